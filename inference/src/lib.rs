@@ -1,0 +1,19 @@
+//! The vocabulary of inference that every other crate speaks.
+//!
+//! A request is the same thing whether it came by REST, runs in the sandbox here, or crosses to a
+//! relay; so tensors, requests, replies and failures are defined once, without IO, engine or wire.
+
+mod digest;
+mod failure;
+mod model;
+mod request;
+mod tensor;
+
+pub use digest::{Digest, ParseDigestError};
+pub use failure::{Failure, FailureKind, Fault};
+pub use model::{ModelMetadata, TensorSpec};
+pub use request::{Placement, Priority, Reason, Reply, Request, Timings};
+pub use tensor::{
+    Dtype, NAME_BYTES_MAX, NamedTensor, ParseDtypeError, RANK_MAX, Shape, Tensor, TensorError,
+    byte_elements,
+};
