@@ -1,0 +1,120 @@
+//! Runs a plan, node by node, for as long as a budget lasts.
+//!
+//! Between nodes the deadline and the caller's interest are checked, so a run ends within the time of
+//! one node. The size of a tensor whose shape is known only now, because an input's value decides it,
+//! is checked before the node makes it, as far as the operator can tell.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tidegate_inference::Tensor;
+use tract_onnx::prelude::{IntoArcTensor, TValue, TVec, TractResult};
+use tract_onnx::tract_core::plan::{EvalContext, SimpleState, eval};
+use tract_onnx::tract_hir::internal::{TypedFact, TypedNode, bail, tvec};
+
+use super::convert::{from_native, to_native};
+use super::plan::tensor_bytes;
+use super::{Plan, panic_text, shorten};
+use crate::budget::{Budget, Stop};
+
+/// Why a run gave no outputs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The budget ended.
+    #[error(transparent)]
+    Stopped(#[from] Stop),
+    /// An input cannot be brought into the engine's form.
+    #[error("input {index}: {reason}")]
+    Input {
+        /// Its position in the graph's order.
+        index: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The engine failed.
+    #[error("the graph failed: {reason}")]
+    Failed {
+        /// What tract says, causes included.
+        reason: String,
+    },
+}
+
+impl Plan {
+    /// Runs the plan on inputs in the graph's order, of the shapes that the plan was made for.
+    pub(crate) fn run(&self, inputs: &[Tensor], budget: &Budget) -> Result<Vec<Tensor>, RunError> {
+        budget.check()?;
+        let mut native: TVec<TValue> = tvec![];
+        for (index, input) in inputs.iter().enumerate() {
+            native.push(to_native(input).map_err(|error| RunError::Input {
+                index,
+                reason: shorten(&format!("{error:#}")),
+            })?);
+        }
+        let run = || self.run_native(native, budget);
+        let outputs = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| RunError::Failed {
+            reason: format!("the engine panicked: {}", panic_text(&*panic)),
+        })?;
+        outputs.map_err(|error| match error.downcast_ref::<Stop>() {
+            Some(stop) => RunError::Stopped(*stop),
+            None => RunError::Failed {
+                reason: shorten(&format!("{error:#}")),
+            },
+        })
+    }
+
+    fn run_native(&self, inputs: TVec<TValue>, budget: &Budget) -> TractResult<Vec<Tensor>> {
+        let mut state = SimpleState::new(&self.simple)?;
+        let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
+            budget.check()?;
+            self.check_size(context, node, &inputs)?;
+            eval(context, state, node, inputs)
+        })?;
+        // What the run still holds is dropped first, so that outputs are not shared with it.
+        drop(state);
+        outputs.into_iter().map(from_native).collect()
+    }
+
+    fn check_size(
+        &self,
+        context: &EvalContext<'_>,
+        node: &TypedNode,
+        inputs: &[TValue],
+    ) -> TractResult<()> {
+        if node
+            .outputs
+            .iter()
+            .all(|output| output.fact.shape.is_concrete())
+        {
+            return Ok(());
+        }
+        let known = |fact: &TypedFact| fact.shape.eval_to_usize(context.symbols).is_ok();
+        let facts: TVec<TypedFact> = if node.outputs.iter().all(|output| known(&output.fact)) {
+            node.outputs
+                .iter()
+                .map(|output| output.fact.clone())
+                .collect()
+        } else {
+            let inputs: Vec<TypedFact> = inputs
+                .iter()
+                .map(|input| TypedFact::try_from(input.clone().into_arc_tensor()))
+                .collect::<Result<_, _>>()?;
+            let inputs: Vec<&TypedFact> = inputs.iter().collect();
+            let Ok(facts) = node.op.output_facts(&inputs) else {
+                return Ok(());
+            };
+            facts
+        };
+        for fact in &facts {
+            let Ok(shape) = fact.shape.eval_to_usize(context.symbols) else {
+                continue;
+            };
+            let (bytes, limit) = (tensor_bytes(fact, &shape), self.tensor_bytes_max);
+            if bytes > limit {
+                bail!(
+                    "node {:?} would make a tensor of {bytes} bytes, at most {limit} are allowed",
+                    node.name
+                );
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,30 @@
+//! Loads model modules and runs each request in a fresh sandbox.
+//!
+//! [`Runtime`] holds what all requests share: the WebAssembly engine with its pool of instances, the
+//! linked host interfaces, and the prepared graphs. [`Runtime::load`] makes a [`Model`] of a module
+//! file, which takes seconds; [`Model::infer`] then runs a request on the calling thread, in an
+//! instance of its own, until a [`Budget`] ends. [`Slots`] are the threads that do so, behind a bounded
+//! queue.
+//!
+//! Whatever a module or a request does ends in a [`tidegate_inference::Failure`] that says whose fault
+//! it was; it never takes the process down or touches another request.
+
+pub mod graph;
+pub mod module;
+
+mod budget;
+mod engine;
+mod limits;
+mod model;
+mod runtime;
+mod sandbox;
+mod slots;
+
+pub use budget::Budget;
+pub use engine::StartError;
+pub use graph::GraphError;
+pub use limits::Limits;
+pub use model::Model;
+pub use module::{Manifest, ModuleError, ModuleFile};
+pub use runtime::{LoadError, Runtime};
+pub use slots::{Completed, Denied, Running, SlotLoad, Slots};

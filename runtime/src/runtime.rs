@@ -1,0 +1,256 @@
+//! What all requests share, and how a module file becomes a model.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_inference::Digest;
+use wasmtime::Engine;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Linker};
+
+use crate::engine::{self, StartError, Ticker};
+use crate::graph::{Graph, GraphError, GraphLimits};
+use crate::limits::Limits;
+use crate::model::{Inputs, Model, Outputs};
+use crate::module::{GraphSection, ModuleError, ModuleFile};
+use crate::sandbox::{LogGate, NamedGraph, Sandbox, Terms, is_allowed, linker};
+
+/// The function that a module exports.
+const INFER: &str = "infer";
+
+/// Unit of a linear memory's size.
+const PAGE_BYTES: u64 = 65536;
+
+/// Why a module file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is not a model module.
+    #[error("not a model module")]
+    Module(#[from] ModuleError),
+    /// More code than a module may have.
+    #[error("the module has {got} bytes of code, at most {limit} are allowed")]
+    CodeTooLarge {
+        /// Bytes beside manifest and graphs.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The module wants something that no module gets.
+    #[error("the module imports {name:?}, which a module may not have")]
+    Import {
+        /// The import.
+        name: String,
+    },
+    /// The code is not valid, or larger than the pool's instances.
+    #[error("the module's code cannot be compiled: {reason}")]
+    Compile {
+        /// What wasmtime says, causes included.
+        reason: String,
+    },
+    /// An import has another type than the host's.
+    #[error("the module cannot be linked: {reason}")]
+    Link {
+        /// What wasmtime says, causes included.
+        reason: String,
+    },
+    /// `infer` is missing or has another type.
+    #[error(
+        "the module does not export `infer` as world tidegate:model/module@1.0.0 has it: {reason}"
+    )]
+    Export {
+        /// What wasmtime says, causes included.
+        reason: String,
+    },
+    /// The guest begins with more memory than it may have.
+    #[error("the module starts with a memory of {got} bytes, at most {limit} are allowed")]
+    Memory {
+        /// Bytes of the largest memory.
+        got: u64,
+        /// The limit, of the host or of the manifest.
+        limit: usize,
+    },
+    /// A graph cannot be prepared.
+    #[error("graph {name:?} cannot be used")]
+    Graph {
+        /// The graph.
+        name: String,
+        /// Why.
+        source: GraphError,
+    },
+}
+
+/// Runs modules: one engine with its pool of instances, one interrupting thread, one cache of graphs.
+pub struct Runtime {
+    shared: Arc<Shared>,
+    linker: Linker<Sandbox>,
+    limits: Limits,
+    /// Graphs in use, by digest: modules that carry the same graph share it.
+    graphs: Mutex<HashMap<Digest, Weak<Graph>>>,
+}
+
+/// What a model needs of its runtime to run.
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) ticker: Ticker,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// A runtime for at most `slots_max` requests at once.
+    pub fn new(slots_max: usize, limits: Limits) -> Result<Arc<Self>, StartError> {
+        let engine = engine::start(slots_max, &limits)?;
+        let linker = linker(&engine).map_err(|error| StartError::Link {
+            reason: format!("{error:#}"),
+        })?;
+        let ticker = Ticker::start(&engine).map_err(|source| StartError::Ticker { source })?;
+        Ok(Arc::new(Self {
+            shared: Arc::new(Shared { engine, ticker }),
+            linker,
+            limits,
+            graphs: Mutex::default(),
+        }))
+    }
+
+    /// Parses, checks, compiles and prepares a module: seconds of CPU, so not on an async executor.
+    pub fn load(&self, file: Bytes) -> Result<Arc<Model>, LoadError> {
+        self.prepare(ModuleFile::parse(file)?)
+    }
+
+    /// Reads a module file at a path, bounded, then prepares it as [`Runtime::load`] does.
+    pub fn load_file(&self, path: &Path) -> Result<Arc<Model>, LoadError> {
+        self.prepare(ModuleFile::read(path)?)
+    }
+
+    fn prepare(&self, module: ModuleFile) -> Result<Arc<Model>, LoadError> {
+        if let Some(name) = module.imports().iter().find(|name| !is_allowed(name)) {
+            let name = name.clone();
+            return Err(LoadError::Import { name });
+        }
+        let weights: usize = module.graphs().iter().map(|graph| graph.onnx.len()).sum();
+        let (got, limit) = (module.file().len() - weights, self.limits.code_bytes_max);
+        if got > limit {
+            return Err(LoadError::CodeTooLarge { got, limit });
+        }
+        let limits = self.limits_of(&module);
+        let component = self.compile(&module, &limits)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&component)
+            .map_err(|error| LoadError::Link {
+                reason: format!("{error:#}"),
+            })?;
+        let infer = self.infer_export(&component, &pre)?;
+        let graphs = module
+            .graphs()
+            .iter()
+            .map(|section| self.graph(section))
+            .collect::<Result<_, _>>()?;
+        let metadata = Model::describe(module.manifest());
+        let terms = Terms {
+            model: metadata.name.clone(),
+            limits,
+            graphs,
+            log: LogGate::default(),
+        };
+        Ok(Arc::new(Model {
+            shared: Arc::clone(&self.shared),
+            module,
+            metadata,
+            pre,
+            infer,
+            terms: Arc::new(terms),
+        }))
+    }
+
+    /// The host's limits, lowered by what the module says that it needs.
+    fn limits_of(&self, module: &ModuleFile) -> Limits {
+        let own = module.manifest().limits;
+        let mut limits = self.limits.clone();
+        if let Some(bytes) = own.memory_bytes {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            limits.memory_bytes_max = limits.memory_bytes_max.min(bytes);
+        }
+        if let Some(time) = own.compute_ms {
+            limits.run_time_max = limits.run_time_max.min(Duration::from_millis(time));
+        }
+        limits
+    }
+
+    fn compile(&self, module: &ModuleFile, limits: &Limits) -> Result<Component, LoadError> {
+        let component =
+            Component::from_binary(&self.shared.engine, module.file()).map_err(|error| {
+                LoadError::Compile {
+                    reason: format!("{error:#}"),
+                }
+            })?;
+        let limit = limits.memory_bytes_max;
+        let pages = component
+            .resources_required()
+            .and_then(|required| required.max_initial_memory_size);
+        let got = pages.unwrap_or_default().saturating_mul(PAGE_BYTES);
+        if usize::try_from(got).unwrap_or(usize::MAX) > limit {
+            return Err(LoadError::Memory { got, limit });
+        }
+        Ok(component)
+    }
+
+    fn infer_export(
+        &self,
+        component: &Component,
+        pre: &wasmtime::component::InstancePre<Sandbox>,
+    ) -> Result<wasmtime::component::ComponentExportIndex, LoadError> {
+        let refuse = |reason: String| LoadError::Export { reason };
+        let (item, index) = component
+            .get_export(None, INFER)
+            .ok_or_else(|| refuse("there is no such export".to_owned()))?;
+        let ComponentItem::ComponentFunc(function) = item else {
+            return Err(refuse("it is not a function".to_owned()));
+        };
+        function
+            .typecheck::<Inputs, Outputs>(&pre.instance_type())
+            .map_err(|error| refuse(format!("{error:#}")))?;
+        Ok(index)
+    }
+
+    fn graph(&self, section: &GraphSection) -> Result<NamedGraph, LoadError> {
+        let name = section.name.clone();
+        let known = || {
+            let graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+            graphs.get(&section.digest).and_then(Weak::upgrade)
+        };
+        if let Some(graph) = known() {
+            return Ok(NamedGraph { name, graph });
+        }
+        // The lock is not held meanwhile: preparing takes seconds. Of two loads at once one wins.
+        let limits = GraphLimits {
+            tensor_bytes_max: self.limits.graph_tensor_bytes_max,
+            plans_max: self.limits.plans_max,
+        };
+        let graph = Graph::read(&section.onnx, limits).map_err(|source| LoadError::Graph {
+            name: name.clone(),
+            source,
+        })?;
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        graphs.retain(|_, graph| graph.strong_count() > 0);
+        let graph = match graphs.get(&section.digest).and_then(Weak::upgrade) {
+            Some(first) => first,
+            None => {
+                let graph = Arc::new(graph);
+                graphs.insert(section.digest, Arc::downgrade(&graph));
+                graph
+            }
+        };
+        Ok(NamedGraph { name, graph })
+    }
+}

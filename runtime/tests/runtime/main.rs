@@ -1,0 +1,10 @@
+//! The runtime through its public face: good modules, hostile ones, and broken files.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod compute;
+mod data;
+mod file;
+mod fixture;
+mod hostile;
+mod slots;
