@@ -1,0 +1,168 @@
+//! One request, from the front to its reply: admit, route, run, reply.
+//!
+//! Every request that is admitted gets exactly one answer. Where a placement fails in a way that says
+//! nothing about the request (a relay is lost or full, the queue is full), the request is tried
+//! elsewhere while its deadline leaves time ([`placement`]). Dropping the future, as the front does
+//! when the client goes away, cancels the job or the stream that it waits for.
+
+mod account;
+mod placement;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tidegate_control::Route;
+use tidegate_inference::{
+    Failure, FailureKind, ModelMetadata, NamedTensor, Priority, Reply, Request,
+};
+use tidegate_open_inference::Infer;
+use tidegate_runtime::Slots;
+
+use self::account::Account;
+pub(crate) use self::placement::Place;
+use crate::admission::Admission;
+use crate::brain::Brain;
+use crate::burst::Burst;
+use crate::metrics::Metrics;
+use crate::models::{Models, Served};
+
+/// Longest time that a request may ask for. Nobody waits longer for an answer, and a place that is
+/// held for longer is as good as lost.
+const TIME_MAX: Duration = Duration::from_secs(3600);
+
+/// What answers requests: the agent without its listeners and loops.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) models: Models,
+    pub(crate) brain: Brain,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) burst: Option<Burst>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Time that a request has when it does not say.
+    pub(crate) slo: Duration,
+    /// Requests refused for want of capacity since the start.
+    pub(crate) refused: AtomicU64,
+    /// How long the job waited that ran here last.
+    pub(crate) queue_delay_us: AtomicU64,
+}
+
+/// An admitted request that fits its model.
+#[derive(Debug)]
+pub(crate) struct Job {
+    served: Arc<Served>,
+    inputs: Vec<NamedTensor>,
+    outputs: Vec<String>,
+    priority: Priority,
+    deadline: Instant,
+}
+
+impl Infer for Service {
+    async fn infer(&self, request: Request) -> Result<Reply, Failure> {
+        let account = Account::open(&self.metrics, self.models.known_name(&request.model));
+        let answer = async {
+            let _ticket = self.admission.admit()?;
+            let job = self.accept(request)?;
+            match self.brain.route(self.question(&job)) {
+                Route::Local(reason) => self.place(&job, Place::Here, reason).await,
+                Route::Burst(relay, reason) => self.place(&job, Place::Relay(relay), reason).await,
+                Route::Shed { retry_after } => Err(shed(retry_after)),
+            }
+        };
+        let result = answer.await;
+        self.note(&result);
+        account.close(&result);
+        result
+    }
+
+    fn model(&self, name: &str, version: Option<&str>) -> Result<ModelMetadata, Failure> {
+        Ok(self.models.find(name, version)?.metadata.clone())
+    }
+
+    fn model_names(&self) -> Vec<String> {
+        self.models
+            .iter()
+            .map(|served| served.metadata.name.clone())
+            .collect()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.admission.is_draining()
+    }
+}
+
+impl Service {
+    /// Matches a request with its model.
+    pub(crate) fn accept(&self, request: Request) -> Result<Job, Failure> {
+        let served = self
+            .models
+            .find(&request.model, request.version.as_deref())?;
+        served.metadata.check_inputs(&request.inputs)?;
+        let known = |name: &String| {
+            served
+                .metadata
+                .outputs
+                .iter()
+                .any(|spec| spec.name == *name)
+        };
+        if let Some(unknown) = request.outputs.iter().find(|name| !known(name)) {
+            let message = format!("model {:?} has no output {unknown:?}", request.model);
+            return Err(Failure::new(FailureKind::Invalid, message));
+        }
+        let now = Instant::now();
+        let deadline = request
+            .deadline
+            .map_or(now + self.slo, |deadline| deadline.min(now + TIME_MAX));
+        if deadline <= now {
+            let message = "the deadline passed before the request could be placed";
+            return Err(Failure::new(FailureKind::DeadlineExceeded, message));
+        }
+        Ok(Job {
+            served: Arc::clone(served),
+            inputs: request.inputs,
+            outputs: request.outputs,
+            priority: request.priority,
+            deadline,
+        })
+    }
+
+    /// How long jobs wait for a slot: as long as the one that ran last, while any waits.
+    pub(crate) fn queue_delay(&self, queued: usize) -> Duration {
+        match queued {
+            0 => Duration::ZERO,
+            _ => Duration::from_micros(self.queue_delay_us.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn waited(&self, queue: Duration) {
+        let micros = u64::try_from(queue.as_micros()).unwrap_or(u64::MAX);
+        self.queue_delay_us.store(micros, Ordering::Relaxed);
+    }
+
+    /// Notes what an operator must hear of: refusals by count, faults of this daemon one by one.
+    fn note(&self, result: &Result<Reply, Failure>) {
+        let Err(failure) = result else {
+            return;
+        };
+        match failure.kind {
+            FailureKind::Overloaded => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            FailureKind::Internal => tracing::error!(%failure, "request failed by a fault here"),
+            FailureKind::Invalid
+            | FailureKind::NotFound
+            | FailureKind::TooLarge
+            | FailureKind::Unavailable
+            | FailureKind::DeadlineExceeded
+            | FailureKind::Cancelled
+            | FailureKind::Module => tracing::debug!(%failure, "request failed"),
+        }
+    }
+}
+
+/// The answer where no placement would meet the deadline.
+fn shed(retry_after: Duration) -> Failure {
+    let message = "no placement would meet the deadline";
+    Failure::new(FailureKind::Overloaded, message).retry_after(retry_after)
+}
