@@ -1,0 +1,91 @@
+//! Files that appear whole or not at all.
+//!
+//! The bytes go to a temporary file in the same folder, which takes the name by a rename: whoever
+//! reads the name sees the old bytes or the new, and a failure leaves the old ones and no litter.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use tempfile::{Builder, NamedTempFile};
+
+/// Permissions of what is written; the process's umask may take some away.
+#[cfg(unix)]
+const MODE: u32 = 0o644;
+
+/// Writes `bytes` to `path`, replacing what is there. On return they are on the disk.
+///
+/// A folder that does not exist is an error, and so is a `path` that is one.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = write_beside(path, bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    // The name itself is on the disk only when its folder is.
+    File::open(folder(path))?.sync_all()
+}
+
+/// As [`write`], but does not wait for the disk: for what means nothing after a power failure.
+pub(crate) fn write_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = write_beside(path, bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let mut builder = Builder::new();
+    builder.prefix(".tidegate-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(MODE));
+    let mut file = builder.tempfile_in(folder(path))?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_bytes_replace_what_was_there_and_leave_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        for bytes in [&b"first, and longer"[..], b"second"] {
+            write(&path, bytes).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            write_unsynced(&path, &bytes[1..]).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), &bytes[1..]);
+        }
+        for bytes in [&b"again"[..], b""] {
+            write(&path, bytes).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_failure_leaves_no_litter() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        assert!(write(&inner, b"x").is_err());
+        assert!(write(&folder.path().join("none").join("a"), b"x").is_err());
+        assert_eq!(names(folder.path()), ["inner"]);
+    }
+}

@@ -1,0 +1,98 @@
+//! The `tidegate` command: everything a person does by hand, and the two daemons.
+//!
+//! Translates the process (arguments, standard streams, exit code) into one function call for each
+//! command. Exit codes: 0 for success, 1 for a failure, 64 for bad usage or configuration.
+
+mod agent;
+mod atomic_file;
+mod demo;
+mod dev_certs;
+mod http;
+mod infer;
+mod inspect;
+mod metrics_page;
+mod pack;
+mod relay;
+mod scale;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// Bad usage or configuration, as `sysexits.h` numbers it.
+const EXIT_USAGE: u8 = 64;
+
+/// Serve models at the edge; burst to the cloud before the load hurts.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Pack(pack::Args),
+    Inspect(inspect::Args),
+    Infer(infer::Args),
+    Agent(agent::Args),
+    Relay(relay::Args),
+    Scale(scale::Args),
+    DevCerts(dev_certs::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are errors to clap too, but not to the caller.
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            return error.print().map_or(ExitCode::FAILURE, |()| code.into());
+        }
+    };
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "tidegate: {error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => return wait_for(demo::run(args))?,
+        Command::Agent(args) => return Ok(agent::run(&args)),
+        Command::Relay(args) => relay::run(&args)?,
+        Command::Pack(args) => pack::run(&args)?,
+        Command::Inspect(args) => inspect::run(&args)?,
+        Command::DevCerts(args) => dev_certs::run(&args)?,
+        Command::Infer(args) => wait_for(infer::run(args))??,
+        Command::Scale(args) => wait_for(scale::run(args))??,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command on an executor of its own.
+fn wait_for<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the executor")?;
+    Ok(runtime.block_on(command))
+}
+
+/// 64 where other arguments or another configuration would help, 1 otherwise.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_usage = [
+        error.downcast_ref().map(infer::InferError::is_usage),
+        error.downcast_ref().map(pack::PackError::is_usage),
+        error.downcast_ref().map(relay::RelayError::is_usage),
+        error.downcast_ref().map(scale::ScaleError::is_usage),
+    ];
+    if is_usage.contains(&Some(true)) {
+        EXIT_USAGE.into()
+    } else {
+        ExitCode::FAILURE
+    }
+}

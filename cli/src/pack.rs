@@ -1,0 +1,350 @@
+//! `tidegate pack`: makes a model module of an ONNX file.
+//!
+//! No WebAssembly toolchain is needed: without a guest the component is generated, and hands each
+//! request's tensors to the graph as they are. A guest adds its own pre- and post-processing.
+//!
+//! The module is read back and loaded as an agent would load it before anything is written, and it
+//! is written whole or not at all. The same inputs give the same bytes.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tidegate_inference::NAME_BYTES_MAX;
+use tidegate_runtime::module::{
+    FILE_BYTES_MAX, GuestError, Manifest, ManifestError, ModuleError, ModuleFile, PassThroughError,
+    component_from_guest, pass_through,
+};
+use tidegate_runtime::{GraphError, Limits, LoadError, Runtime, StartError, graph};
+
+use crate::atomic_file;
+
+/// Version of a module for which nobody chose.
+const VERSION_DEFAULT: &str = "1.0.0";
+
+/// Make a model module of an ONNX file.
+///
+/// The module takes and gives what the graph does, unless a guest with pre- and post-processing of
+/// its own and a manifest say otherwise. `tidegate inspect` shows what came out.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The graph.
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    /// The module to write; replaced if it is there.
+    #[arg(short, long, value_name = "OUT.wasm")]
+    out: PathBuf,
+    /// Guest with pre- and post-processing, a component or a core module of world
+    /// tidegate:model/module.
+    #[arg(long, value_name = "GUEST.wasm")]
+    guest: Option<PathBuf>,
+    /// What the module says of itself, where the graph does not say it: inputs and outputs of a
+    /// guest, labels, limits.
+    #[arg(long, value_name = "FILE.json")]
+    manifest: Option<PathBuf>,
+    /// Name by which requests ask for the model [default: the manifest's, else OUT].
+    #[arg(long)]
+    name: Option<String>,
+    /// Version of the model [default: the manifest's, else 1.0.0].
+    #[arg(long)]
+    version: Option<String>,
+    /// SPDX licence expression of code and weights [default: the manifest's, else none].
+    #[arg(long)]
+    licence: Option<String>,
+    /// Name by which the guest loads the graph.
+    #[arg(long, value_name = "NAME", default_value = "model")]
+    graph_name: String,
+}
+
+/// Why there is no module.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PackError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file is larger than a module can be.
+    #[error("{} has more than {FILE_BYTES_MAX} bytes", .0.display())]
+    TooLarge(PathBuf),
+    /// The module would replace what it is made of.
+    #[error("{} is an input: choose another file to write", .0.display())]
+    OutputIsInput(PathBuf),
+    /// The file's name has nothing that a model's name can hold.
+    #[error("cannot make a name of {}: give --name", .0.display())]
+    Name(PathBuf),
+    /// The model is not ONNX, or the engine cannot run it.
+    #[error("cannot use {} as a graph", path.display())]
+    Graph {
+        /// The model.
+        path: PathBuf,
+        /// Why not.
+        source: GraphError,
+    },
+    /// The manifest file is not a manifest.
+    #[error("cannot use {} as a manifest", path.display())]
+    Manifest {
+        /// The manifest file.
+        path: PathBuf,
+        /// What and where.
+        source: ManifestError,
+    },
+    /// The guest is not WebAssembly, or of another world.
+    #[error("cannot use {} as a guest", path.display())]
+    Guest {
+        /// The guest.
+        path: PathBuf,
+        /// Why not.
+        source: GuestError,
+    },
+    /// The component cannot be generated.
+    #[error("cannot generate the component")]
+    PassThrough(#[source] PassThroughError),
+    /// The parts do not make a module: a name, a version or a size breaks a rule.
+    #[error("cannot make a module of {}", path.display())]
+    Assemble {
+        /// The model.
+        path: PathBuf,
+        /// What and where.
+        source: ModuleError,
+    },
+    /// The engine that would check the module does not start.
+    #[error("cannot start the engine")]
+    Engine(#[source] StartError),
+    /// No agent would load the module.
+    #[error("a module of {} would not load", path.display())]
+    Load {
+        /// The guest, or the model where there is none.
+        path: PathBuf,
+        /// Why not.
+        source: Box<LoadError>,
+    },
+    /// The module cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The module.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output is closed or full.
+    #[error("cannot write to standard output")]
+    Print(#[source] io::Error),
+}
+
+impl PackError {
+    /// Whether the caller can mend it by other arguments, with the same files.
+    pub(crate) fn is_usage(&self) -> bool {
+        match self {
+            Self::OutputIsInput(_) | Self::Name(_) => true,
+            Self::Assemble { source, .. } => matches!(source, ModuleError::Manifest { .. }),
+            Self::Read { .. }
+            | Self::TooLarge(_)
+            | Self::Graph { .. }
+            | Self::Manifest { .. }
+            | Self::Guest { .. }
+            | Self::PassThrough(_)
+            | Self::Engine(_)
+            | Self::Load { .. }
+            | Self::Write { .. }
+            | Self::Print(_) => false,
+        }
+    }
+}
+
+/// Makes the module and says what it is.
+pub(crate) fn run(args: &Args) -> Result<(), PackError> {
+    let inputs = [
+        Some(&args.model),
+        args.guest.as_ref(),
+        args.manifest.as_ref(),
+    ];
+    if inputs
+        .into_iter()
+        .flatten()
+        .any(|input| is_same_file(input, &args.out))
+    {
+        return Err(PackError::OutputIsInput(args.out.clone()));
+    }
+    let module = build(args)?;
+    atomic_file::write(&args.out, module.file()).map_err(|source| PackError::Write {
+        path: args.out.clone(),
+        source,
+    })?;
+    let Manifest { name, version, .. } = module.manifest();
+    let (bytes, digest) = (module.file().len(), module.digest());
+    writeln!(
+        io::stdout(),
+        "{}: {name} {version}, {bytes} bytes, {digest}",
+        args.out.display()
+    )
+    .map_err(PackError::Print)
+}
+
+/// The module, read back and loaded.
+fn build(args: &Args) -> Result<ModuleFile, PackError> {
+    let onnx = read(&args.model)?;
+    let component = match &args.guest {
+        Some(path) => component_from_guest(&read(path)?).map_err(|source| PackError::Guest {
+            path: path.clone(),
+            source,
+        })?,
+        None => pass_through(&args.graph_name).map_err(PackError::PassThrough)?,
+    };
+    let manifest = manifest(args, &onnx)?;
+    let graphs = [(args.graph_name.as_str(), &onnx[..])];
+    let module = ModuleFile::assemble(&component, manifest, &graphs).map_err(|source| {
+        PackError::Assemble {
+            path: args.model.clone(),
+            source,
+        }
+    })?;
+    Runtime::new(1, Limits::default())
+        .map_err(PackError::Engine)?
+        .load(module.file().clone())
+        .map_err(|source| match source {
+            LoadError::Graph { source, .. } => graph_error(args, source),
+            source => PackError::Load {
+                path: args.guest.as_ref().unwrap_or(&args.model).clone(),
+                source: Box::new(source),
+            },
+        })?;
+    Ok(module)
+}
+
+fn graph_error(args: &Args, source: GraphError) -> PackError {
+    PackError::Graph {
+        path: args.model.clone(),
+        source,
+    }
+}
+
+/// What the arguments say goes before the manifest file, and that before what the graph says.
+fn manifest(args: &Args, onnx: &[u8]) -> Result<Manifest, PackError> {
+    let mut manifest = match &args.manifest {
+        Some(path) => Manifest::parse(&read(path)?).map_err(|source| PackError::Manifest {
+            path: path.clone(),
+            source,
+        })?,
+        None => {
+            let (inputs, outputs) =
+                graph::describe(onnx).map_err(|source| graph_error(args, source))?;
+            let name = match &args.name {
+                Some(name) => name.clone(),
+                None => name_from(&args.out).ok_or_else(|| PackError::Name(args.out.clone()))?,
+            };
+            Manifest::new(name, VERSION_DEFAULT, inputs, outputs)
+        }
+    };
+    if let Some(name) = &args.name {
+        manifest.name.clone_from(name);
+    }
+    if let Some(version) = &args.version {
+        manifest.version.clone_from(version);
+    }
+    if args.licence.is_some() {
+        manifest.licence.clone_from(&args.licence);
+    }
+    Ok(manifest)
+}
+
+fn read(path: &Path) -> Result<Bytes, PackError> {
+    let read = |source| PackError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(read)?;
+    file.take(FILE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(read)?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(PackError::TooLarge(path.to_owned()));
+    }
+    Ok(bytes.into())
+}
+
+/// Whether both paths lead to one file that exists, by whatever names.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = |path: &Path| {
+        path.metadata()
+            .map(|metadata| (metadata.dev(), metadata.ino()))
+    };
+    id(one)
+        .ok()
+        .zip(id(other).ok())
+        .is_some_and(|(one, other)| one == other)
+}
+
+/// A model's name from a file's: runs of what a name cannot hold become a hyphen.
+fn name_from(path: &Path) -> Option<String> {
+    let stem = path.file_stem().and_then(OsStr::to_str)?;
+    let mut name = String::new();
+    for character in stem.chars() {
+        match character {
+            'a'..='z' | 'A'..='Z' | '0'..='9' => name.push(character),
+            '.' | '_' | '-' if !name.is_empty() => name.push(character),
+            _ if name.is_empty() || name.ends_with('-') => {}
+            _ => name.push('-'),
+        }
+    }
+    name.truncate(NAME_BYTES_MAX);
+    let name = name.trim_end_matches('-');
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_what_a_name_can_hold() {
+        for (path, name) in [
+            ("a/model.onnx", Some("model")),
+            ("face_320-v1.2.onnx", Some("face_320-v1.2")),
+            ("mein Modell (2).onnx", Some("mein-Modell-2")),
+            ("größe.onnx", Some("gr-e")),
+            ("--x.onnx", Some("x")),
+            (".onnx", Some("onnx")),
+            ("模型.onnx", None),
+            ("..", None),
+            ("", None),
+        ] {
+            assert_eq!(name_from(Path::new(path)).as_deref(), name, "{path}");
+        }
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        assert_eq!(
+            name_from(Path::new(&long)),
+            Some("a".repeat(NAME_BYTES_MAX))
+        );
+    }
+
+    #[test]
+    fn a_file_is_itself_by_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        std::fs::write(&file, "a").unwrap();
+        std::fs::write(folder.path().join("c"), "a").unwrap();
+        std::fs::hard_link(&file, folder.path().join("hard")).unwrap();
+        std::os::unix::fs::symlink(&file, folder.path().join("soft")).unwrap();
+        for (other, same) in [
+            ("a", true),
+            ("hard", true),
+            ("soft", true),
+            ("c", false),
+            ("none", false),
+        ] {
+            assert_eq!(
+                is_same_file(&file, &folder.path().join(other)),
+                same,
+                "{other}"
+            );
+        }
+    }
+}

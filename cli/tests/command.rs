@@ -1,0 +1,67 @@
+//! The built `tidegate` program, from its arguments to its exit code.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, also outside its test functions"
+)]
+
+#[path = "command/certs.rs"]
+mod certs;
+#[path = "command/infer.rs"]
+mod infer;
+#[path = "command/onnx.rs"]
+mod onnx;
+#[path = "command/pack.rs"]
+mod pack;
+#[path = "command/scale.rs"]
+mod scale;
+#[path = "command/usage.rs"]
+mod usage;
+
+use std::ffi::OsStr;
+use std::process::{Command, Output};
+
+/// Path of the program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate");
+
+/// What a run of the program came to.
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn tidegate<A: AsRef<OsStr>>(arguments: &[A]) -> Ran {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(PROGRAM)
+        .args(arguments)
+        .output()
+        .expect("the program starts");
+    Ran {
+        code: status.code(),
+        out: String::from_utf8(stdout).expect("it prints UTF-8"),
+        err: String::from_utf8(stderr).expect("it prints UTF-8"),
+    }
+}
+
+impl Ran {
+    /// Asserts success and gives what was printed.
+    #[track_caller]
+    fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{}", self.err);
+        self.out
+    }
+
+    /// Asserts this exit code, nothing on standard output, and one line that names all of `named`.
+    #[track_caller]
+    fn fails(self, code: i32, named: &[&str]) {
+        assert_eq!((self.code, &*self.out), (Some(code), ""), "{}", self.err);
+        for name in named {
+            assert!(self.err.contains(name), "{name:?} is not in: {}", self.err);
+        }
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+    }
+}
