@@ -1,0 +1,102 @@
+//! Modules that are broken or mean harm: they fail alone.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tidegate_tests::models::{Behaviour, doubled, doubler_request, echo_request};
+use tidegate_tests::site::Site;
+
+#[tokio::test]
+async fn a_guest_that_misbehaves_fails_alone() {
+    let site = Site::new();
+    site.pack_doubler();
+    let hostile = [
+        ("loops", Behaviour::Loop, 504),
+        ("traps", Behaviour::Trap, 500),
+        ("allocates", Behaviour::Allocate, 500),
+        ("recurses", Behaviour::Recurse, 500),
+    ];
+    let mut modules = "'doubler.wasm'".to_owned();
+    for (name, behaviour, _) in hostile {
+        site.must_pack_guest(name, behaviour);
+        modules += &format!(", '{name}.wasm'");
+    }
+    let agent = site.agent(&format!(
+        "modules = [{modules}]\nslots = 2\nslo-ms = 20000\n"
+    ));
+    for (name, _, status) in hostile {
+        let mut request = echo_request(name, 1);
+        request["parameters"] = json!({"timeout": 1_000_000});
+        let http = agent.http.clone();
+        let harm = tokio::spawn(async move { http.infer(name, &request).await.unwrap() });
+        let neighbour = agent
+            .http
+            .infer("doubler", &doubler_request())
+            .await
+            .unwrap();
+        assert_eq!(
+            neighbour.outputs(),
+            doubled(),
+            "beside the guest that {name}"
+        );
+        let error = harm.await.unwrap().error(status);
+        assert!(!error.is_empty(), "{name}");
+    }
+    let neighbour = agent
+        .http
+        .infer("doubler", &doubler_request())
+        .await
+        .unwrap();
+    assert_eq!(neighbour.outputs(), doubled());
+    let resident = agent.daemon.peak_resident_bytes();
+    assert!(resident < 1 << 30, "{resident} bytes");
+}
+
+#[test]
+fn a_guest_that_imports_a_socket_is_refused_by_the_name_of_the_import() {
+    let site = Site::new();
+    let output = site.pack_guest("socket", Behaviour::Socket);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("wasi:sockets/instance-network"), "{error}");
+    assert!(!site.path("socket.wasm").exists());
+}
+
+#[test]
+fn an_onnx_file_that_is_not_one_is_not_packed() {
+    let site = Site::new();
+    for (name, contents) in [
+        ("text.onnx", &b"this is no model"[..]),
+        ("empty.onnx", b""),
+        ("zeros.onnx", &[0; 4096]),
+    ] {
+        site.write(name, contents);
+        let output = site.tidegate(&["pack", name, "-o", "out.wasm"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {error}");
+        assert!(error.contains(name), "{error}");
+        assert!(!site.path("out.wasm").exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_module_that_is_cut_off_or_altered_is_refused_by_its_path() {
+    let site = Site::new();
+    site.must_pack_guest("echo", Behaviour::EchoAfter(Duration::ZERO));
+    let whole = std::fs::read(site.path("echo.wasm")).unwrap();
+    let half = whole[..whole.len() / 2].to_vec();
+    let short = whole[..whole.len() - 1].to_vec();
+    for (name, contents) in [
+        ("half.wasm", half),
+        ("short.wasm", short),
+        ("empty.wasm", vec![]),
+        ("text.wasm", b"this is no module".to_vec()),
+    ] {
+        site.write(name, contents);
+        let ended = site
+            .try_agent(&format!("modules = ['{name}']\n"))
+            .unwrap_err();
+        assert_eq!(ended.status.code(), Some(1), "{name}: {}", ended.log);
+        assert!(ended.log.contains(name), "{}", ended.log);
+    }
+}
