@@ -24,7 +24,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-/// As [`write`], but does not wait for the disk: for what means nothing after a power failure.
+/// As [`write()`], but does not wait for the disk: for what means nothing after a power failure.
 pub(crate) fn write_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = write_beside(path, bytes)?;
     file.persist(path).map_err(|error| error.error)?;

@@ -6,7 +6,7 @@
 
 mod input;
 mod print;
-mod protocol;
+pub(crate) mod protocol;
 mod value;
 
 use std::io;
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: ServerUrl,
     /// Value of an input: NAME=@FILE for a file's bytes (an image, or raw elements), or NAME=JSON, such as
-    /// ids=[[1,2,3]]. Once for each input.
+    /// `ids=[[1,2,3]]`. Once for each input.
     #[arg(long, value_name = "NAME=VALUE")]
     input: Vec<Input>,
     /// Print JSON.

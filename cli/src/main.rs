@@ -5,6 +5,7 @@
 
 mod agent;
 mod atomic_file;
+mod child;
 mod demo;
 mod dev_certs;
 mod http;

@@ -190,11 +190,6 @@ impl Controller {
         self.monitor.model_capacity_rps(now, model)
     }
 
-    /// Each forecaster's name and present weight; the weights sum to 1.
-    pub fn forecast_weights(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        self.bank.weights()
-    }
-
     fn choose(&self, now: Time, query: &Query, excess: bool) -> Choice {
         let left_s = query.time_left.as_secs_f64();
         let comfortable_s = left_s * self.policy.deadline_margin;

@@ -105,10 +105,10 @@ impl Policy {
         self.slots = self.slots.clamp(1, SLOTS_MAX);
         self.relay_slots = self.relay_slots.clamp(1, SLOTS_MAX);
         self.slo = self.slo.max(Duration::from_micros(1));
-        self.burst_enter = part(self.burst_enter, 0.1, 0.9);
+        self.burst_enter = part(self.burst_enter, 0.01, 0.9);
         self.burst_leave = part(self.burst_leave, 0.0, 0.7).min(self.burst_enter);
         self.queue_breach = part(self.queue_breach, 0.01, 0.5);
-        self.deadline_margin = part(self.deadline_margin, 0.1, 0.7);
+        self.deadline_margin = part(self.deadline_margin, 0.01, 0.7);
         if let Foresight::Oracle(times) = &mut self.foresight {
             times.sort_unstable();
         }

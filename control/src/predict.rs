@@ -39,9 +39,6 @@ pub const EXPERTS: usize = 5;
 
 /// One way of forecasting.
 pub trait Forecast: std::fmt::Debug + Send {
-    /// A stable name for reports.
-    fn name(&self) -> &'static str;
-
     /// Learns from the newest tick of `history` and forecasts the windowed mean rate `horizon`
     /// ticks ahead, 1 to [`HORIZON_TICKS_MAX`]. Called once a tick.
     fn step(&mut self, history: &History, horizon: usize) -> f64;
@@ -151,14 +148,6 @@ impl Bank {
         let windows = (0..CALM_WINDOWS).map(|window| self.history.mean(window * WINDOW_TICKS));
         windows.sum::<f64>() / CALM_WINDOWS as f64
     }
-
-    /// Each expert's name and weight; the weights sum to 1.
-    pub fn weights(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        self.experts
-            .iter()
-            .zip(self.hedge.weights())
-            .map(|(expert, weight)| (expert.name(), weight))
-    }
 }
 
 /// Where the forecasts for tick `due` wait.
@@ -240,7 +229,7 @@ mod tests {
             for value in [bank.forecast(), bank.upper(), bank.current()] {
                 assert!((0.0..=RATE_MAX).contains(&value), "tick {tick}: {value}");
             }
-            let weights: f64 = bank.weights().map(|(_, weight)| weight).sum();
+            let weights: f64 = bank.hedge.weights().iter().sum();
             assert!((weights - 1.0).abs() < 1e-6, "tick {tick}: {weights}");
         }
     }

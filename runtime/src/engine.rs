@@ -9,7 +9,7 @@ mod ticker;
 use wasmtime::{Config, Engine as WasmEngine, OptLevel, PoolingAllocationConfig};
 
 pub(crate) use self::ticker::Ticker;
-use crate::limits::Limits;
+use crate::limits::{Limits, SLOTS_MAX};
 
 /// Most core instances in a component. wit-component makes three of a guest, more with adapters.
 const CORE_INSTANCES_MAX: u32 = 16;
@@ -57,9 +57,6 @@ pub enum StartError {
         source: std::io::Error,
     },
 }
-
-/// Most slots of a runtime: each reserves 8 GiB of address space, of which a process has 128 TiB.
-const SLOTS_MAX: usize = 1024;
 
 /// An engine with a pool for `slots` requests at once.
 pub(crate) fn start(slots: usize, limits: &Limits) -> Result<WasmEngine, StartError> {

@@ -23,7 +23,7 @@ mod slots;
 pub use budget::Budget;
 pub use engine::StartError;
 pub use graph::GraphError;
-pub use limits::Limits;
+pub use limits::{Limits, SLOTS_MAX};
 pub use model::Model;
 pub use module::{Manifest, ModuleError, ModuleFile};
 pub use runtime::{LoadError, Runtime};

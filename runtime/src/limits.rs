@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Most requests that run at once: each reserves 8 GiB of address space, of which a process has
+/// 128 TiB, and a thread.
+pub const SLOTS_MAX: usize = 1024;
+
 /// Limits of one instance, that is of one request, and of the caches.
 ///
 /// A module's manifest may lower what it is allowed, never raise it.

@@ -14,9 +14,6 @@ use crate::module::{Manifest, ModuleFile};
 use crate::runtime::Shared;
 use crate::sandbox::{HostTensor, Refusal, Sandbox, Terms};
 
-/// What the metadata of a model calls what runs it.
-const PLATFORM: &str = "tidegate_wasm";
-
 /// Longest text of a guest that is passed on.
 const GUEST_TEXT_CHARS_MAX: usize = 1024;
 
@@ -46,10 +43,6 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    pub(crate) fn describe(manifest: &Manifest) -> ModelMetadata {
-        manifest.metadata(PLATFORM)
-    }
-
     /// What the module says of itself.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {

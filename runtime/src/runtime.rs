@@ -19,6 +19,9 @@ use crate::model::{Inputs, Model, Outputs};
 use crate::module::{GraphSection, ModuleError, ModuleFile};
 use crate::sandbox::{LogGate, NamedGraph, Sandbox, Terms, is_allowed, linker};
 
+/// What the metadata of a model calls what runs it.
+const PLATFORM: &str = "tidegate_wasm";
+
 /// The function that a module exports.
 const INFER: &str = "infer";
 
@@ -156,7 +159,7 @@ impl Runtime {
             .iter()
             .map(|section| self.graph(section))
             .collect::<Result<_, _>>()?;
-        let metadata = Model::describe(module.manifest());
+        let metadata = module.manifest().metadata(PLATFORM);
         let terms = Terms {
             model: metadata.name.clone(),
             limits,

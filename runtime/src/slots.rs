@@ -24,10 +24,8 @@ use tokio::sync::oneshot;
 use self::queue::{Job, Queue};
 use crate::budget::Budget;
 use crate::graph::panic_text;
+use crate::limits::SLOTS_MAX;
 use crate::model::Model;
-
-/// Most slots.
-const SLOTS_MAX: usize = 1024;
 
 /// Stack of a slot's thread: the guest's, and the graph engine's below it.
 const STACK_BYTES: usize = 8 << 20;
@@ -79,7 +77,7 @@ pub struct SlotLoad {
 }
 
 impl Slots {
-    /// Starts `slots` threads, 1 to 1024; at most `queue_len_max` jobs wait beside those that run.
+    /// Starts `slots` threads, 1 to [`SLOTS_MAX`]; at most `queue_len_max` jobs wait beside those that run.
     pub fn new(slots: usize, queue_len_max: usize) -> std::io::Result<Arc<Self>> {
         if !(1..=SLOTS_MAX).contains(&slots) {
             let message = format!("there can be 1 to {SLOTS_MAX} slots, not {slots}");

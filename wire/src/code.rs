@@ -19,20 +19,3 @@ pub const UNAUTHORISED: u32 = 5;
 pub const INTERNAL: u32 = 6;
 /// The peer opened a stream and then sent too slowly, or not at all.
 pub const TIMED_OUT: u32 = 7;
-
-/// A stable name for logs and metrics; `None` for a code of a later version.
-#[must_use]
-pub fn name(code: u64) -> Option<&'static str> {
-    const NAMES: [&str; 8] = [
-        "none",
-        "cancelled",
-        "busy",
-        "malformed",
-        "going-away",
-        "unauthorised",
-        "internal",
-        "timed-out",
-    ];
-    const { assert!(NAMES.len() == TIMED_OUT as usize + 1) };
-    NAMES.get(usize::try_from(code).ok()?).copied()
-}

@@ -48,9 +48,19 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     both(workspace, &clippy, |_| {})?;
     both(
         workspace,
-        &["doc", "--locked", "--workspace", "--no-deps"],
+        &[
+            "doc",
+            "--locked",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ],
         |command| {
-            command.env("RUSTDOCFLAGS", "-Dwarnings");
+            // The documentation is for those who work on the project: links to private items resolve in it.
+            command.env(
+                "RUSTDOCFLAGS",
+                "-Dwarnings -Arustdoc::private-intra-doc-links",
+            );
         },
     )?;
     deny::run(workspace, data.as_deref())?;

@@ -6,13 +6,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::StatusCode;
-use serde::Deserialize;
+use serde_json::Value;
+use tidegate_inference::{NamedTensor, Tensor};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::http::{Client, ServerUrl};
+use crate::http::{Client, Response, ServerUrl};
+use crate::infer::protocol;
 
 /// How long a request may go unanswered before it counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(15);
@@ -50,12 +52,18 @@ pub(super) struct Record {
 /// What the run has seen so far; the view reads it while the load goes on.
 pub(super) type Records = Arc<Mutex<Vec<Record>>>;
 
+#[derive(Debug)]
+struct Request {
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+}
+
 /// Sends requests for one model to one agent.
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
     client: Client,
-    /// Ready-made bodies, used in turn, each with the length of its JSON part.
-    bodies: Arc<[(Bytes, usize)]>,
+    /// Ready-made requests, used in turn.
+    requests: Arc<[Request]>,
 }
 
 impl Sender {
@@ -63,7 +71,7 @@ impl Sender {
     pub(super) fn new(url: ServerUrl, images: &[&[u8]]) -> Self {
         Self {
             client: Client::new(url, LOST_AFTER, REPLY_BYTES_MAX),
-            bodies: images.iter().map(|image| body(image)).collect(),
+            requests: images.iter().map(|image| request(image)).collect(),
         }
     }
 
@@ -78,17 +86,13 @@ impl Sender {
     }
 
     async fn exchange(&self, index: usize) -> Outcome {
-        let (body, json_len) = &self.bodies[index % self.bodies.len()];
-        let headers = [
-            ("content-type", "application/octet-stream".to_owned()),
-            ("inference-header-content-length", json_len.to_string()),
-        ];
+        let Request { headers, body } = &self.requests[index % self.requests.len()];
         match self
             .client
-            .post("/v2/models/face/infer", &headers, body.clone())
+            .post("/v2/models/face/infer", headers, body.clone())
             .await
         {
-            Ok(reply) if reply.status == StatusCode::OK => placement(&reply.body),
+            Ok(reply) if reply.status == StatusCode::OK => placement(&reply),
             Ok(reply) if REFUSED.contains(&reply.status) => Outcome::Refused,
             Ok(_) | Err(_) => Outcome::Lost,
         }
@@ -114,37 +118,23 @@ pub(super) async fn replay(sender: &Sender, arrivals: &[Duration], records: &Rec
     while requests.join_next().await.is_some() {}
 }
 
-/// A request body of the binary tensor extension, and the length of its JSON part.
-fn body(image: &[u8]) -> (Bytes, usize) {
-    let element = u32::try_from(image.len()).expect("an image is below 4 GiB");
-    let json = serde_json::json!({
-        "inputs": [{
-            "name": "image",
-            "datatype": "BYTES",
-            "shape": [1],
-            "parameters": { "binary_data_size": image.len() + 4 },
-        }],
-    })
-    .to_string();
-    let mut body = BytesMut::with_capacity(json.len() + 4 + image.len());
-    body.put_slice(json.as_bytes());
-    body.put_u32_le(element);
-    body.put_slice(image);
-    (body.freeze(), json.len())
+/// Asks for the faces in `image`.
+fn request(image: &[u8]) -> Request {
+    let (headers, body) = protocol::write_request(&[NamedTensor {
+        name: "image".to_owned(),
+        tensor: Tensor::from_byte_elements(&[image]),
+    }]);
+    Request { headers, body }
 }
 
-fn placement(reply: &[u8]) -> Outcome {
-    #[derive(Deserialize)]
-    struct Reply {
-        parameters: Parameters,
-    }
-    #[derive(Deserialize)]
-    struct Parameters {
-        tidegate_placement: String,
-    }
-    match serde_json::from_slice::<Reply>(reply) {
-        Ok(reply) if reply.parameters.tidegate_placement == "relay" => Outcome::Relay,
-        Ok(_) => Outcome::Local,
-        Err(_) => Outcome::Lost,
+fn placement(reply: &Response) -> Outcome {
+    let Ok(answer) = protocol::read_reply(reply) else {
+        return Outcome::Lost;
+    };
+    let placement = answer.parameters.get("tidegate_placement");
+    match placement.and_then(Value::as_str) {
+        Some("relay") => Outcome::Relay,
+        Some(_) => Outcome::Local,
+        None => Outcome::Lost,
     }
 }

@@ -18,6 +18,7 @@ use super::load::{Outcome, Records, Sender, replay};
 use super::page::Course;
 use super::report::{RelayUse, Row, latencies, percentile_ms};
 use super::view::{Sample, View};
+use crate::child;
 use crate::http::{Client, ServerUrl};
 use crate::metrics_page::sum_of;
 use crate::scale::{LocalScaler, RelayTemplate, ScalerConfig};
@@ -28,6 +29,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Longest wait for an agent that drains.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long demand stays low before a relay stops: shorter than elsewhere, as the demo is short.
+const SCALE_DWELL: Duration = Duration::from_secs(3);
 /// From sample to sample of the live view.
 const SAMPLE_PERIOD: Duration = Duration::from_millis(250);
 
@@ -246,11 +249,8 @@ impl Stage {
             agents: vec![agent.url.clone()],
             relays_file: self.relays_file(policy.name),
             policy: ScalePolicy {
-                min: 0,
-                max: self.relays_max,
-                relay_slots: relay.slots(),
-                target: 0.7,
-                dwell: Duration::from_secs(3),
+                dwell: SCALE_DWELL,
+                ..ScalePolicy::new(0, self.relays_max, relay.slots())
             },
             relay,
             program: std::env::current_exe()?,
@@ -353,11 +353,7 @@ impl Agent {
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {
-        if let Some(id) = self.child.id() {
-            let process =
-                rustix::process::Pid::from_raw(i32::try_from(id)?).context("no process")?;
-            rustix::process::kill_process(process, rustix::process::Signal::TERM)?;
-        }
+        child::terminate(&self.child)?;
         let status = timeout(STOP_WITHIN, self.child.wait())
             .await
             .with_context(|| format!("the agent did not stop: {}", tail(&self.log)))??;

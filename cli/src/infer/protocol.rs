@@ -52,13 +52,13 @@ pub(crate) enum ProtocolError {
 
 /// An answer, for a person.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The model that answered.
     pub(super) model: String,
     /// Its version.
     pub(super) version: Option<String>,
     /// What the agent adds: where it ran and how long it took.
-    pub(super) parameters: Map<String, Value>,
+    pub(crate) parameters: Map<String, Value>,
     /// The outputs, in the model's order.
     pub(super) outputs: Vec<NamedTensor>,
 }
@@ -117,7 +117,7 @@ pub(super) fn read_error(body: &[u8]) -> String {
 }
 
 /// Headers and body of a request: JSON, then the tensors' bytes.
-pub(super) fn write_request(inputs: &[NamedTensor]) -> (Vec<(&'static str, String)>, Bytes) {
+pub(crate) fn write_request(inputs: &[NamedTensor]) -> (Vec<(&'static str, String)>, Bytes) {
     let describe = |input: &NamedTensor| {
         json!({
             "name": input.name,
@@ -142,7 +142,7 @@ pub(super) fn write_request(inputs: &[NamedTensor]) -> (Vec<(&'static str, Strin
 }
 
 /// Reads a reply, with its tensors in binary or in JSON.
-pub(super) fn read_reply(response: &Response) -> Result<Answer, ProtocolError> {
+pub(crate) fn read_reply(response: &Response) -> Result<Answer, ProtocolError> {
     #[derive(Deserialize)]
     struct Header {
         model_name: String,

@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::child;
+
 /// Longest wait until a relay listens: preloaded modules compile before that.
 pub(super) const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -195,13 +197,7 @@ async fn ready_address(output: &mut BufReader<ChildStdout>) -> Result<SocketAddr
 /// Asks the process to drain, and waits until it has or its time is over.
 async fn drain(child: &mut Child, launch: &Launch) {
     let id = launch.id;
-    // Nor can its number be another's: it stays taken until the process is waited for.
-    let pid = child
-        .id()
-        .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(rustix::process::Pid::from_raw);
-    let Some(pid) = pid else { return };
-    if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
+    if let Err(error) = child::terminate(child) {
         tracing::warn!(relay = id, %error, "cannot ask a relay to drain");
         return;
     }

@@ -41,9 +41,9 @@ impl Folder {
         path
     }
 
-    /// Runs `pack` on the model and `more` arguments, writing `out.wasm`.
+    /// Runs `pack` on the model and `more` arguments, writing `doubler.wasm`.
     pub(crate) fn pack(&self, more: &[&str]) -> Ran {
-        let (model, out) = (self.path("doubler.onnx"), self.path("out.wasm"));
+        let (model, out) = (self.path("doubler.onnx"), self.path("doubler.wasm"));
         tidegate(&[&["pack", &model, "-o", &out], more].concat())
     }
 
@@ -64,7 +64,7 @@ fn inspect(module: &str) -> Value {
 #[test]
 fn a_graph_alone_becomes_a_module_that_says_what_the_graph_says() {
     let folder = Folder::new();
-    let out = folder.path("out.wasm");
+    let out = folder.path("doubler.wasm");
     let printed = folder.pack(&[]).ok();
     let seen = inspect(&out);
     let tensor = |name: &str| json!([{"name": name, "datatype": "FP32", "shape": [1, 4]}]);
@@ -99,12 +99,12 @@ fn a_graph_alone_becomes_a_module_that_says_what_the_graph_says() {
 fn the_same_inputs_give_the_same_bytes() {
     let folder = Folder::new();
     folder.pack(&[]).ok();
-    let first = fs::read(folder.path("out.wasm")).unwrap();
+    let first = fs::read(folder.path("doubler.wasm")).unwrap();
     folder.pack(&[]).ok();
-    assert_eq!(fs::read(folder.path("out.wasm")).unwrap(), first);
+    assert_eq!(fs::read(folder.path("doubler.wasm")).unwrap(), first);
     assert_eq!(
         folder.names(),
-        [Path::new("doubler.onnx"), Path::new("out.wasm")]
+        [Path::new("doubler.onnx"), Path::new("doubler.wasm")]
     );
 }
 
@@ -127,7 +127,7 @@ fn arguments_go_before_the_manifest_and_that_before_the_graph() {
             "sum",
         ])
         .ok();
-    let seen = inspect(&folder.path("out.wasm"));
+    let seen = inspect(&folder.path("doubler.wasm"));
     let manifest = &seen["manifest"];
     assert_eq!(manifest["name"], "told");
     assert_eq!(manifest["version"], "3.0.0");
@@ -137,7 +137,7 @@ fn arguments_go_before_the_manifest_and_that_before_the_graph() {
     folder
         .pack(&["--name", "given", "--licence", "Apache-2.0"])
         .ok();
-    let seen = inspect(&folder.path("out.wasm"));
+    let seen = inspect(&folder.path("doubler.wasm"));
     assert_eq!(seen["manifest"]["name"], "given");
     assert_eq!(seen["manifest"]["licence"], "Apache-2.0");
 }
@@ -147,17 +147,17 @@ fn a_core_guest_without_bindings_is_taken_by_its_names() {
     let folder = Folder::new();
     let guest = folder.put("guest.wasm", &wat::parse_str(REFUSING_GUEST).unwrap());
     folder.pack(&["--guest", &guest]).ok();
-    let seen = inspect(&folder.path("out.wasm"));
+    let seen = inspect(&folder.path("doubler.wasm"));
     assert_eq!(seen["manifest"]["inputs"][0]["name"], "x");
 }
 
 /// Packs with `more` arguments; that must fail, and leave what was there.
 #[track_caller]
 fn refuses(folder: &Folder, more: &[&str], code: i32, named: &[&str]) {
-    folder.put("out.wasm", b"before");
+    folder.put("doubler.wasm", b"before");
     let names = folder.names();
     folder.pack(more).fails(code, named);
-    assert_eq!(fs::read(folder.path("out.wasm")).unwrap(), b"before");
+    assert_eq!(fs::read(folder.path("doubler.wasm")).unwrap(), b"before");
     assert_eq!(folder.names(), names);
 }
 
@@ -244,9 +244,9 @@ fn a_manifest_that_breaks_a_rule_is_refused() {
 fn a_place_that_cannot_be_written_is_named() {
     let folder = Folder::new();
     let model = folder.path("doubler.onnx");
-    let inside = folder.path("none/out.wasm");
+    let inside = folder.path("none/doubler.wasm");
     fs::create_dir(folder.path("folder")).unwrap();
-    for out in [&inside, "/proc/out.wasm", &folder.path("folder")] {
+    for out in [&inside, "/proc/doubler.wasm", &folder.path("folder")] {
         tidegate(&["pack", &model, "-o", out]).fails(1, &[out]);
     }
     tidegate(&["pack", &model, "-o", &model]).fails(64, &[&model]);
@@ -261,7 +261,7 @@ fn a_place_that_cannot_be_written_is_named() {
 fn what_is_no_module_cannot_be_inspected() {
     let folder = Folder::new();
     folder.pack(&[]).ok();
-    let mut module = fs::read(folder.path("out.wasm")).unwrap();
+    let mut module = fs::read(folder.path("doubler.wasm")).unwrap();
     let core = wat::parse_str("(module)").unwrap();
     let cut = module[..module.len() - 1].to_vec();
     *module.last_mut().unwrap() ^= 1;

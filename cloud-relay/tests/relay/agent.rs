@@ -1,5 +1,6 @@
 //! An agent as a test drives it: raw QUIC and the codec, so that it can also break the rules.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::sync::Arc;
@@ -70,6 +71,8 @@ pub(crate) struct Agent {
     pub(crate) control: SendStream,
     /// What the relay's hello lists.
     pub(crate) hello: Vec<ModuleOffer>,
+    /// Modules that the relay has called ready, in its hello or since.
+    ready: HashSet<Digest>,
     /// How often the relay asked for a module.
     pub(crate) asked: Arc<AtomicUsize>,
     said: mpsc::UnboundedReceiver<ControlMessage>,
@@ -131,6 +134,7 @@ impl Agent {
         Self {
             connection,
             control,
+            ready: modules.iter().map(|offer| offer.digest).collect(),
             hello: modules,
             asked,
             said,
@@ -147,6 +151,9 @@ impl Agent {
                     .recv()
                     .await
                     .expect("the relay should go on talking");
+                if let ControlMessage::ModuleReady { digest } = message {
+                    self.ready.insert(digest);
+                }
                 if let Some(value) = want(&message) {
                     return value;
                 }
@@ -164,8 +171,9 @@ impl Agent {
         .await
     }
 
+    /// Waits until the relay can run the module.
     pub(crate) async fn module_ready(&mut self, wanted: Digest) {
-        if self.hello.iter().all(|offer| offer.digest != wanted) {
+        if !self.ready.contains(&wanted) {
             self.hear(|message| match message {
                 ControlMessage::ModuleReady { digest } => (*digest == wanted).then_some(()),
                 _ => None,

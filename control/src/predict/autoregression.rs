@@ -38,10 +38,6 @@ impl Default for Autoregression {
 }
 
 impl Forecast for Autoregression {
-    fn name(&self) -> &'static str {
-        "autoregression"
-    }
-
     fn step(&mut self, history: &History, horizon: usize) -> f64 {
         let (now, scale) = features(history, 0);
         if history.len() > horizon + LONG_TICKS {

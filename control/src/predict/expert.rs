@@ -7,10 +7,6 @@ use super::{Forecast, History};
 pub struct LastValue;
 
 impl Forecast for LastValue {
-    fn name(&self) -> &'static str {
-        "last-value"
-    }
-
     fn step(&mut self, history: &History, _horizon: usize) -> f64 {
         history.mean(0)
     }
@@ -26,10 +22,6 @@ pub struct Ewma {
 const EWMA_ALPHA: f64 = 0.08;
 
 impl Forecast for Ewma {
-    fn name(&self) -> &'static str {
-        "ewma"
-    }
-
     fn step(&mut self, history: &History, _horizon: usize) -> f64 {
         let seen = history.mean(0);
         let level = self
@@ -51,10 +43,6 @@ const HOLT_BETA: f64 = 0.04;
 const HOLT_PHI: f64 = 0.97;
 
 impl Forecast for DampedHolt {
-    fn name(&self) -> &'static str {
-        "damped-holt"
-    }
-
     fn step(&mut self, history: &History, horizon: usize) -> f64 {
         let seen = history.mean(0);
         let (level, trend) = match self.state {
@@ -82,10 +70,6 @@ pub struct LinearTrend;
 const TREND_TICKS: usize = 40;
 
 impl Forecast for LinearTrend {
-    fn name(&self) -> &'static str {
-        "linear-trend"
-    }
-
     fn step(&mut self, history: &History, horizon: usize) -> f64 {
         let count = history.len().min(TREND_TICKS);
         if count < TREND_TICKS / 4 {

@@ -58,6 +58,7 @@ impl<const N: usize> Hedge<N> {
             .sum()
     }
 
+    #[cfg(test)]
     pub(super) fn weights(&self) -> [f64; N] {
         self.weights
     }

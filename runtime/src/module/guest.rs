@@ -43,13 +43,14 @@ pub fn component_from_guest(guest: &[u8]) -> Result<Vec<u8>, GuestError> {
     if guest.len() > FILE_BYTES_MAX {
         return Err(GuestError::TooLarge);
     }
-    if Parser::is_component(guest) {
-        return Ok(guest.to_vec());
-    }
-    if !Parser::is_core_wasm(guest) {
+    let is_component = Parser::is_component(guest);
+    if !is_component && !Parser::is_core_wasm(guest) {
         return Err(GuestError::NotWasm);
     }
     let has_world = has_world(guest)?;
+    if is_component {
+        return Ok(guest.to_vec());
+    }
     let encode = || {
         let mut core = guest.to_vec();
         if !has_world {
@@ -70,10 +71,10 @@ pub fn component_from_guest(guest: &[u8]) -> Result<Vec<u8>, GuestError> {
     })
 }
 
-/// Whether bindings left their world in a core module, which must be whole.
-fn has_world(core: &[u8]) -> Result<bool, GuestError> {
+/// Whether bindings left their world in a guest, which must be whole.
+fn has_world(guest: &[u8]) -> Result<bool, GuestError> {
     let mut found = false;
-    for payload in Parser::new(0).parse_all(core) {
+    for payload in Parser::new(0).parse_all(guest) {
         if let Payload::CustomSection(section) = payload.map_err(GuestError::Malformed)? {
             found |= section.name().starts_with(WORLD_SECTION_PREFIX);
         }

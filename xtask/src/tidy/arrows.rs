@@ -20,7 +20,7 @@ const LIBRARIES: &[&str] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("inference", &[]),
     ("control", &["inference"]),
-    ("identity", &["inference"]),
+    ("identity", &[]),
     ("open-inference", &["inference"]),
     ("runtime", &["inference"]),
     ("wire", &["inference"]),
@@ -56,7 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Crates from outside, and the only ones of this workspace that may use them.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("axum", &["open-inference", "edge-agent", "cloud-relay"]),
+    ("axum", &["open-inference", "edge-agent"]),
     ("minicbor", &["wire"]),
     ("prometheus-client", &["edge-agent", "cloud-relay"]),
     ("quinn", &["edge-agent", "cloud-relay", "tests"]),
@@ -80,7 +80,7 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// All that the brain may know: no IO, no clock, no engine.
-const OF_CONTROL: &[&str] = &["serde", "thiserror", "tidegate-inference"];
+const OF_CONTROL: &[&str] = &["serde", "tidegate-inference"];
 
 /// Crates of this workspace use each other only as listed.
 pub(super) fn internal(workspace: &Workspace) -> Result<Vec<String>> {
