@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
@@ -15,26 +15,38 @@ const MODE: u32 = 0o644;
 
 /// Writes `bytes` to `path`, replacing what is there. On return they are on the disk.
 ///
-/// A folder that does not exist is an error, and so is a `path` that is one.
+/// A folder that does not exist is an error, and so is a `path` that is one, or a device or a pipe. Through
+/// a symbolic link, what it leads to is replaced.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = write_beside(path, bytes)?;
+    let path = target(path)?;
+    let file = write_beside(&path, bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    file.persist(&path).map_err(|error| error.error)?;
     // The name itself is on the disk only when its folder is.
-    File::open(folder(path))?.sync_all()
+    File::open(folder(&path))?.sync_all()
 }
 
 /// As [`write()`], but does not wait for the disk: for what means nothing after a power failure.
 pub(crate) fn write_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = write_beside(path, bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
+    let path = target(path)?;
+    let file = write_beside(&path, bytes)?;
+    file.persist(&path).map_err(|error| error.error)?;
     Ok(())
 }
 
-fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    if path.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+/// Where the bytes go: a regular file, or a name that nothing has.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let not_a_file = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    match path.metadata() {
+        Ok(metadata) if metadata.is_file() => path.canonicalize(),
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => not_a_file("it is a device, a pipe or a socket"),
+        Err(_) if path.is_symlink() => not_a_file("it is a symbolic link that leads nowhere"),
+        Err(_) => Ok(path.to_owned()),
     }
+}
+
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let mut builder = Builder::new();
     builder.prefix(".tidegate-");
     #[cfg(unix)]
@@ -53,6 +65,8 @@ fn folder(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileTypeExt as _;
+
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
@@ -87,5 +101,30 @@ mod tests {
         assert!(write(&inner, b"x").is_err());
         assert!(write(&folder.path().join("none").join("a"), b"x").is_err());
         assert_eq!(names(folder.path()), ["inner"]);
+    }
+
+    #[test]
+    fn a_link_is_followed_and_what_is_no_file_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("file"), b"old").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        write(&at("link"), b"new").unwrap();
+        assert_eq!(std::fs::read(at("file")).unwrap(), b"new");
+        assert!(at("link").is_symlink());
+        std::os::unix::fs::symlink(at("nothing"), at("dangling")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for name in ["dangling", "socket"] {
+            let error = write(&at(name), b"new").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}");
+        }
+        assert!(at("dangling").is_symlink());
+        assert!(
+            at("socket")
+                .symlink_metadata()
+                .unwrap()
+                .file_type()
+                .is_socket()
+        );
     }
 }

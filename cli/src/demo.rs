@@ -22,11 +22,19 @@ use self::report::{Machine, Report, table};
 use self::stage::{Policy, Stage};
 use self::trace::Trace;
 use self::view::{View, say};
-use crate::atomic_file;
+use crate::{atomic_file, span};
 
 /// Share of the requests that arrives above what the device can carry: enough that it cannot keep
 /// its SLO alone, and little enough that two cores can carry device and relays together.
-const EXCESS: f64 = 0.15;
+const EXCESS: f64 = 0.12;
+
+/// Bounds of `--duration`: long enough for a forecast to learn, short enough to wait for.
+const DURATION_MIN: Duration = Duration::from_secs(5);
+const DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// Bounds of `--slo`: the agent's own.
+const SLO_MIN: Duration = Duration::from_millis(1);
+const SLO_MAX: Duration = Duration::from_secs(60);
 
 /// Requests that measure the service time: two seconds on a small device.
 const CALIBRATION: u32 = 60;
@@ -60,20 +68,20 @@ const IMAGES: [&[u8]; 2] = [
 /// Show the whole on one machine: a small device under a real load, with and without relays.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Seconds that the arrivals last, for each of the four policies.
-    #[arg(long, value_name = "SECONDS", default_value_t = 35)]
-    duration: u64,
+    /// How long the arrivals last, for each of the four policies.
+    #[arg(long, value_name = "SPAN", default_value = "35s", value_parser = span::seconds)]
+    duration: Duration,
     /// CSV of arrival times, or of times and counts [default: the Azure LLM inference trace].
     #[arg(long, value_name = "FILE.csv")]
     trace: Option<PathBuf>,
-    /// Milliseconds in which a request should be answered.
-    #[arg(long, value_name = "MS", default_value_t = 250)]
-    slo: u64,
-    /// Milliseconds before a relay's process starts, as a cloud takes to find it a machine.
-    #[arg(long, value_name = "MS", default_value_t = 1000)]
-    relay_delay: u64,
+    /// Time within which a request should be answered.
+    #[arg(long, value_name = "SPAN", default_value = "250ms", value_parser = span::milliseconds)]
+    slo: Duration,
+    /// Time before a relay's process starts, as a cloud takes to find it a machine.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = span::milliseconds)]
+    relay_delay: Duration,
     /// Most relays.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 2)]
     relays_max: usize,
     /// Seed of every random choice.
     #[arg(long, default_value_t = 1)]
@@ -89,12 +97,12 @@ pub(crate) struct Args {
 /// Runs the demo and writes `report.json` and `index.html`.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     ensure!(
-        (5..=3600).contains(&args.duration),
-        "--duration is 5 to 3600 seconds"
+        (DURATION_MIN..=DURATION_MAX).contains(&args.duration),
+        "--duration is {DURATION_MIN:?} to {DURATION_MAX:?}"
     );
     ensure!(
-        (1..=60_000).contains(&args.slo),
-        "--slo is 1 to 60000 milliseconds"
+        (SLO_MIN..=SLO_MAX).contains(&args.slo),
+        "--slo is {SLO_MIN:?} to {SLO_MAX:?}"
     );
     ensure!(
         (1..=16).contains(&args.relays_max),
@@ -104,23 +112,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .trace
         .as_deref()
         .map_or_else(Trace::azure, Trace::read)?;
-    let duration = Duration::from_secs(args.duration);
     let folder = tempfile::tempdir()?;
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     let stage = Stage {
         module: module(args.module.as_deref())?,
         images: IMAGES.to_vec(),
-        slo: Duration::from_millis(args.slo),
-        relay_delay: Duration::from_millis(args.relay_delay),
+        slo: args.slo,
+        relay_delay: args.relay_delay,
         relays_max: args.relays_max,
         folder: folder.path().to_owned(),
     };
     stage.prepare()?;
     let service = stage.service_time(CALIBRATION).await?;
-    let arrivals = trace.arrivals(duration, 1.0 / service.as_secs_f64(), EXCESS, args.seed)?;
+    let arrivals = trace.arrivals(
+        args.duration,
+        1.0 / service.as_secs_f64(),
+        EXCESS,
+        args.seed,
+    )?;
     say(&format!(
-        "One slot, {:.1} ms of service a request; {} arrivals of {} in {} s, {:.0} % above what the device carries.",
+        "One slot, {:.1} ms of service a request; {} arrivals of {} in {:?}, {:.0} % above what the device carries.",
         service.as_secs_f64() * 1e3,
         arrivals.len(),
         trace.name,
@@ -142,7 +154,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         machine: Machine::this(),
         trace: trace.name,
         seed: args.seed,
-        duration_s: duration.as_secs_f64(),
+        duration_s: args.duration.as_secs_f64(),
         service_ms: service.as_secs_f64() * 1e3,
         relay_delay_ms: stage.relay_delay.as_secs_f64() * 1e3,
         slo_ms: stage.slo.as_secs_f64() * 1e3,

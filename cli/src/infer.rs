@@ -13,6 +13,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::http::{CallError, Client, ServerUrl};
+use crate::span;
 use input::{Input, InputError};
 use protocol::ProtocolError;
 
@@ -34,9 +35,9 @@ pub(crate) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Seconds to wait for an answer.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    timeout: u64,
+    /// How long to wait for an answer.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span::seconds)]
+    timeout: Duration,
 }
 
 /// Why there is no answer.
@@ -76,7 +77,7 @@ impl InferError {
 
 /// Asks once and prints the outputs.
 pub(crate) async fn run(args: Args) -> Result<(), InferError> {
-    let client = Client::new(args.url, Duration::from_secs(args.timeout), REPLY_BYTES_MAX);
+    let client = Client::new(args.url, args.timeout, REPLY_BYTES_MAX);
     let path = protocol::model_path(&args.model);
     let metadata = client.get(&path).await?;
     let specs = protocol::read_metadata(accepted(&metadata)?)?;

@@ -15,6 +15,7 @@ mod metrics_page;
 mod pack;
 mod relay;
 mod scale;
+mod span;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -258,6 +258,10 @@ fn read(path: &Path) -> Result<Bytes, PackError> {
         path: path.to_owned(),
         source,
     };
+    // Opening a pipe would wait for a writer that may never come.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(read(io::Error::other("it is not a regular file")));
+    }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(read)?;
     file.take(FILE_BYTES_MAX as u64 + 1)

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::http::ServerUrl;
+use crate::span;
 pub(crate) use template::{RelayTemplate, TemplateError};
 
 /// Most agents polled, so that one round of polls fits its period.
@@ -56,12 +57,12 @@ pub(crate) struct Args {
     /// Requests that one relay runs at once [default: what --relay-config says, else 1].
     #[arg(long, value_name = "N")]
     relay_slots: Option<NonZeroUsize>,
-    /// Seconds that demand must stay low before a relay is stopped.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    dwell: u64,
-    /// Milliseconds to wait before each start, as a cloud that must find a machine does.
-    #[arg(long, value_name = "MS", default_value_t = 0)]
-    start_delay: u64,
+    /// How long demand must stay low before a relay is stopped.
+    #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = span::seconds)]
+    dwell: Duration,
+    /// Time before a relay's process starts, as a cloud takes to find it a machine.
+    #[arg(long, value_name = "SPAN", default_value = "0ms", value_parser = span::milliseconds)]
+    relay_delay: Duration,
 }
 
 /// Why relays could not be scaled.
@@ -151,12 +152,12 @@ fn config(args: Args) -> Result<ScalerConfig, ScaleError> {
         agents: args.agents,
         relays_file: args.relays_file,
         policy: ScalePolicy {
-            dwell: Duration::from_secs(args.dwell),
+            dwell: args.dwell,
             ..ScalePolicy::new(args.min, args.max, relay.slots())
         },
         relay,
         program: std::env::current_exe().map_err(ScaleError::Program)?,
-        start_delay: Duration::from_millis(args.start_delay),
+        relay_delay: args.relay_delay,
         log_folder: None,
     })
 }
@@ -176,7 +177,7 @@ pub(crate) struct ScalerConfig {
     pub(crate) program: PathBuf,
     /// How long each start waits first, as a cloud that must find a machine does. The wait costs no
     /// relay-seconds.
-    pub(crate) start_delay: Duration,
+    pub(crate) relay_delay: Duration,
     /// Folder for `relay-N.log`; `None` passes the relays' standard error on.
     pub(crate) log_folder: Option<PathBuf>,
 }

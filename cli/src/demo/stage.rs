@@ -254,7 +254,7 @@ impl Stage {
             },
             relay,
             program: std::env::current_exe()?,
-            start_delay: self.relay_delay,
+            relay_delay: self.relay_delay,
             log_folder: Some(self.folder.clone()),
         })?)
     }

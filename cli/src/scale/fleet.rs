@@ -176,7 +176,7 @@ impl Fleet {
             config: self.config.relay.config(&format!("relay-{id}")),
             folder: self.folder.path().to_owned(),
             log_folder: self.config.log_folder.clone(),
-            delay: self.config.start_delay,
+            delay: self.config.relay_delay,
             drain: self.config.relay.drain(),
         };
         self.supervisors
