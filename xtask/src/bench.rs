@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::process::{cargo, run as run_command};
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -13,6 +13,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    // The end-to-end bench starts the command that users run.
+    let mut build = cargo(workspace.root());
+    build.args(["build", "--locked", "--package", "tidegate"]);
+    run_command(build.args(Profile::Release.cargo_flags()))?;
     // Only criterion's targets: those of the unit tests do not know its arguments.
     let mut bench = cargo(workspace.root());
     bench
