@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::page::page;
 use self::report::{Machine, Report, table};
@@ -94,8 +95,17 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-/// Runs the demo and writes `report.json` and `index.html`.
+/// Runs the demo and writes `report.json` and `index.html`. A signal ends it, and every process with it.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = perform(args) => ended,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn perform(args: Args) -> anyhow::Result<ExitCode> {
     ensure!(
         (DURATION_MIN..=DURATION_MAX).contains(&args.duration),
         "--duration is {DURATION_MIN:?} to {DURATION_MAX:?}"
@@ -146,7 +156,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             .perform(policy, &arrivals, &mut view)
             .await
             .with_context(|| format!("policy {}", policy.name))?;
-        view.finish();
+        drop(view);
         rows.push(row);
         courses.push(course);
     }

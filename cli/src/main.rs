@@ -22,9 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-
-/// Bad usage or configuration, as `sysexits.h` numbers it.
-const EXIT_USAGE: u8 = 64;
+use tidegate_daemon::EXIT_USAGE;
 
 /// Serve models at the edge; burst to the cloud before the load hurts.
 #[derive(Debug, Parser)]
@@ -47,13 +45,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match tidegate_daemon::arguments() {
         Ok(cli) => cli,
-        // Help and version are errors to clap too, but not to the caller.
-        Err(error) => {
-            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            return error.print().map_or(ExitCode::FAILURE, |()| code.into());
-        }
+        Err(ended) => return ended,
     };
     match run(cli.command) {
         Ok(code) => code,
@@ -68,7 +62,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => return wait_for(demo::run(args))?,
         Command::Agent(args) => return Ok(agent::run(&args)),
-        Command::Relay(args) => relay::run(&args)?,
+        Command::Relay(args) => return Ok(relay::run(&args)?),
         Command::Pack(args) => pack::run(&args)?,
         Command::Inspect(args) => inspect::run(&args)?,
         Command::DevCerts(args) => dev_certs::run(&args)?,
@@ -89,7 +83,6 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_usage = [
         error.downcast_ref().map(infer::InferError::is_usage),
         error.downcast_ref().map(pack::PackError::is_usage),
-        error.downcast_ref().map(relay::RelayError::is_usage),
         error.downcast_ref().map(scale::ScaleError::is_usage),
     ];
     if is_usage.contains(&Some(true)) {

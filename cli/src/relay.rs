@@ -5,9 +5,9 @@
 
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use rustix::process::{Signal, getpid, kill_process};
-use tidegate_cloud_relay::RunError;
 
 /// Run model modules for agents, over QUIC.
 #[derive(Debug, clap::Args)]
@@ -20,38 +20,20 @@ pub(crate) struct Args {
     until_stdin_closes: bool,
 }
 
-/// Why there is no relay.
+/// Nothing would notice the end of standard input.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RelayError {
-    /// The daemon could not start, or stopped with an error.
-    #[error(transparent)]
-    Run(Box<RunError>),
-    /// Nothing would notice the end of standard input.
-    #[error("cannot watch standard input")]
-    Watch(#[source] io::Error),
-}
-
-impl RelayError {
-    /// Whether another configuration would help.
-    pub(crate) fn is_usage(&self) -> bool {
-        match self {
-            Self::Run(error) => matches!(**error, RunError::Config { .. }),
-            Self::Watch(_) => false,
-        }
-    }
-}
+#[error("cannot watch standard input")]
+pub(crate) struct WatchError(#[source] io::Error);
 
 /// Runs the daemon until it is told to stop.
-pub(crate) fn run(args: &Args) -> Result<(), RelayError> {
+pub(crate) fn run(args: &Args) -> Result<ExitCode, WatchError> {
     if args.until_stdin_closes {
         // A thread of its own, because a read of standard input cannot be cancelled. It ends with the
         // process.
         let watch = std::thread::Builder::new().name("stdin".to_owned());
-        watch
-            .spawn(drain_when_stdin_closes)
-            .map_err(RelayError::Watch)?;
+        watch.spawn(drain_when_stdin_closes).map_err(WatchError)?;
     }
-    tidegate_cloud_relay::run(&args.config).map_err(|error| RelayError::Run(Box::new(error)))
+    Ok(tidegate_cloud_relay::run(&args.config))
 }
 
 fn drain_when_stdin_closes() {

@@ -15,10 +15,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tidegate_daemon::LogFormat;
+use tidegate_daemon::config::{self, ConfigError};
 use tidegate_identity::IdentityFiles;
-
-/// Longest configuration file that is read: thousands of times what every key takes.
-pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// What a relay serves, where, and within which bounds.
 #[derive(Clone, Debug)]
@@ -60,89 +59,16 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line, for machines.
-    Json,
-}
-
-/// Why a configuration file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read, or is too long.
-    #[error("cannot read the configuration {}", path.display())]
-    Read {
-        /// The configuration file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML, has a key that does not exist, or a value of the wrong type.
-    #[error("{}: {}", path.display(), error.to_string().trim_end())]
-    Parse {
-        /// The configuration file.
-        path: PathBuf,
-        /// Where and what, with the line quoted.
-        error: Box<toml::de::Error>,
-    },
-    /// A value is of the right type and still cannot be meant.
-    #[error("{}: line {line}: {key}: {problem}", path.display())]
-    Value {
-        /// The configuration file.
-        path: PathBuf,
-        /// Line of the value, from 1.
-        line: usize,
-        /// The key.
-        key: &'static str,
-        /// What is wrong with the value.
-        problem: String,
-    },
-    /// A key is needed and not there.
-    #[error("{}: {key} is missing: {why}", path.display())]
-    Missing {
-        /// The configuration file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// What needs it.
-        why: &'static str,
-    },
-}
-
 impl Config {
     /// Reads the file at `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read_bounded(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text, path)
+        Self::parse(&config::read(path)?, path)
     }
 
     /// Parses `text` as the content of the file at `path`, which gives relative paths their folder.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         raw::parse(text, path)
     }
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    let mut file = std::fs::File::open(path)?.take(CONFIG_BYTES_MAX + 1);
-    let len = file.read_to_string(&mut text)?;
-    if u64::try_from(len).is_ok_and(|len| len <= CONFIG_BYTES_MAX) {
-        return Ok(text);
-    }
-    let message = format!("it is longer than {CONFIG_BYTES_MAX} bytes");
-    Err(std::io::Error::new(
-        std::io::ErrorKind::FileTooLarge,
-        message,
-    ))
 }
 
 #[cfg(test)]
@@ -158,26 +84,23 @@ mod tests {
 
     #[test]
     fn the_example_shows_every_key_with_its_default() {
-        // Keys that are commented out show their defaults, so they change nothing when they are on.
-        let on: String = EXAMPLE
+        let files = "certificate = \"relay.pem\"\nkey = \"relay.key\"\nca = \"ca.pem\"";
+        let example = format!("{:?}", parse(EXAMPLE).unwrap());
+        assert_eq!(example, format!("{:?}", parse(files).unwrap()));
+        // A key behind a single `#` has no default value to show, only an example of one.
+        let uncommented: String = EXAMPLE
             .lines()
-            .filter_map(|line| match line.strip_prefix("# ") {
-                Some(rest) => rest.contains(" = ").then_some(rest),
-                None => Some(line),
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
             })
-            .map(|line| format!("{line}\n"))
             .collect();
-        let example = parse(EXAMPLE).unwrap();
-        let mut all = parse(&on).unwrap();
-        // These have no default value to show, only an example of one.
-        all.name = None;
-        all.metrics_listen = None;
-        all.modules.clear();
-        all.slots = example.slots;
-        assert_eq!(format!("{all:?}"), format!("{example:?}"));
+        let all = parse(&uncommented).unwrap();
+        assert_eq!(all.name.as_deref(), Some("relay-1"));
+        assert_eq!(all.metrics_listen, "127.0.0.1:9433".parse().ok());
         for key in raw::KEYS {
             assert!(
-                on.contains(&format!("\n{key} = ")),
+                uncommented.contains(&format!("\n{key} = ")),
                 "{key} is not in the example"
             );
         }
@@ -216,6 +139,7 @@ mod tests {
             "module-bytes-max = 9000\nstore-bytes-max = 8999",
             &["line 5", "store-bytes-max", "9000"],
         );
+        check("module-bytes-max = 1073741825", &["line 4", "1073741824"]);
         check("drain-s = 3601", &["line 4", "drain-s"]);
         let error = parse("key = \"k\"\nca = \"a\"").unwrap_err().to_string();
         assert!(error.contains("certificate is missing"), "{error}");

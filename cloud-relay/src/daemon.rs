@@ -1,95 +1,49 @@
-//! The relay as a process: configuration, logs, the ready line, signals.
+//! The relay as a process.
 
-use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tidegate_daemon::config::ConfigError;
+use tidegate_daemon::{Daemon, Settings};
 
-use crate::{Config, ConfigError, LogFormat, StartError, start};
+use crate::{Config, Relay, StartError};
 
-/// Exit code of a configuration that cannot be used, as `sysexits.h` numbers it.
-const EXIT_USAGE: u8 = 64;
-
-/// Why a relay stopped, or never ran.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The configuration cannot be used.
-    #[error("bad configuration")]
-    Config {
-        /// Which file, line and key, and why.
-        source: ConfigError,
-    },
-    /// The relay could not start.
-    #[error("failed to start the relay")]
-    Start {
-        /// Why.
-        source: Box<StartError>,
-    },
-    /// The executor or its signal handlers could not start.
-    #[error("failed to set up the process")]
-    Process {
-        /// The system's reason.
-        source: std::io::Error,
-    },
+/// Runs a relay with the configuration at `config_path` until SIGTERM or SIGINT, and then drains it, as
+/// [`tidegate_daemon::run`] says.
+#[must_use]
+pub fn run(config_path: &Path) -> ExitCode {
+    tidegate_daemon::run::<Relay>(config_path)
 }
 
-impl RunError {
-    /// The process's exit code: 64 for a bad configuration, 1 for anything else.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Config { .. } => EXIT_USAGE,
-            Self::Start { .. } | Self::Process { .. } => 1,
+impl Daemon for Relay {
+    const NAME: &'static str = "tidegate-relay";
+
+    type Config = Config;
+    type StartError = StartError;
+
+    fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::load(path)
+    }
+
+    fn settings(config: &Config) -> Settings {
+        Settings {
+            log: config.log.clone(),
+            log_format: config.log_format,
+            drain: config.drain,
         }
     }
-}
 
-/// Runs a relay until SIGTERM or SIGINT, then drains it; a second signal ends the drain at once.
-///
-/// Writes one line to standard output when it is ready,
-/// `tidegate-relay listening on 127.0.0.1:4433`, and its log to standard error.
-pub fn run(config_path: &Path) -> Result<(), RunError> {
-    let config = Config::load(config_path).map_err(|source| RunError::Config { source })?;
-    log_to_stderr(&config);
-    let process = |source| RunError::Process { source };
-    let executor = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(process)?;
-    executor.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(process)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(process)?;
-        let drain = config.drain;
-        let relay = start(config).await.map_err(|source| RunError::Start {
-            source: Box::new(source),
-        })?;
-        let address = relay.local_addr();
-        let mut out = std::io::stdout();
-        writeln!(out, "tidegate-relay listening on {address}")
-            .and_then(|()| out.flush())
-            .map_err(process)?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!(?drain, "draining");
-        tokio::select! {
-            () = relay.shutdown(drain) => tracing::info!("stopped"),
-            _ = terminate.recv() => tracing::warn!("a second signal cut the drain short"),
-            _ = interrupt.recv() => tracing::warn!("a second signal cut the drain short"),
-        }
-        Ok(())
-    })
-}
+    async fn start(config: Config) -> Result<Self, StartError> {
+        crate::start(config).await
+    }
 
-fn log_to_stderr(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // Fails only where the caller has set up a log of its own, which then is the one to use.
-    let _ = match config.log_format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().try_init(),
-    };
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr()
+    }
+
+    async fn shutdown(self, grace: Duration) {
+        self.shutdown(grace).await;
+    }
 }

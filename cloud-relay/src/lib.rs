@@ -26,8 +26,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use accept::BindError;
-pub use config::{CONFIG_BYTES_MAX, Config, ConfigError, LogFormat};
-pub use daemon::{RunError, run};
+pub use config::Config;
+pub use daemon::run;
 pub use store::PreloadError;
 
 use accept::Terms;
@@ -165,6 +165,7 @@ impl Relay {
         /// What it may take to tell the agents that their connections are closed.
         const CLOSE_MAX: Duration = Duration::from_secs(1);
 
+        tracing::info!(?grace, "draining");
         self.service.draining.cancel();
         if tokio::time::timeout(grace, &mut self.accepting)
             .await

@@ -14,20 +14,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Furthest horizon; no forecast of load reaches so far. More counts as this.
 const HORIZON_MAX: Duration = Duration::from_secs(3600);
 
-/// Most slots that one agent can mean.
+/// Most slots that count of one agent, so that none can ask for a fleet of its own.
 const SLOTS_MAX: f64 = 4096.0;
 
 /// One connection's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ConnectionId(pub(crate) u64);
-
-/// Numbers that cannot be meant.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("{slots} slots with probability {probability} are no reservation")]
-pub(crate) struct ReserveError {
-    slots: f64,
-    probability: f64,
-}
 
 /// What is reserved on this relay.
 #[derive(Debug, Default)]
@@ -42,27 +34,23 @@ struct Held {
 }
 
 impl Reservations {
-    /// Replaces what `connection` reserves. Slots are 0 to 4096, the probability 0 to 1; a horizon
-    /// beyond an hour counts as an hour.
+    /// Replaces what `connection` reserves. `slots` are finite and not negative, as the protocol
+    /// reads them; more than [`SLOTS_MAX`] count as that, and a horizon beyond an hour as an hour.
     pub(crate) fn set(
         &self,
         connection: ConnectionId,
         slots: f64,
         horizon: Duration,
-        probability: f64,
         now: Instant,
-    ) -> Result<(), ReserveError> {
-        if !(0.0..=SLOTS_MAX).contains(&slots) || !(0.0..=1.0).contains(&probability) {
-            return Err(ReserveError { slots, probability });
-        }
+    ) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if slots == 0.0 {
             held.remove(&connection);
         } else {
+            let slots = slots.min(SLOTS_MAX);
             let expires = now + horizon.min(HORIZON_MAX) + GRACE;
             held.insert(connection, Held { slots, expires });
         }
-        Ok(())
     }
 
     /// Forgets what `connection` reserved.
@@ -91,10 +79,10 @@ mod tests {
         let start = Instant::now();
         let all = Reservations::default();
         let [a, b] = [ConnectionId(1), ConnectionId(2)];
-        all.set(a, 1.5, SECOND, 0.9, start).unwrap();
-        all.set(b, 2.0, 9 * SECOND, 0.9, start).unwrap();
+        all.set(a, 1.5, SECOND, start);
+        all.set(b, 2.0, 9 * SECOND, start);
         assert_eq!(all.total(start), 3.5);
-        all.set(a, 1.0, SECOND, 0.9, start).unwrap();
+        all.set(a, 1.0, SECOND, start);
         assert_eq!(all.total(start + 5 * SECOND), 3.0);
         assert_eq!(all.total(start + 6 * SECOND), 2.0);
         all.remove(b);
@@ -105,31 +93,19 @@ mod tests {
     fn a_horizon_beyond_an_hour_counts_as_an_hour() {
         let start = Instant::now();
         let all = Reservations::default();
-        all.set(ConnectionId(1), 2.0, Duration::MAX, 1.0, start)
-            .unwrap();
+        all.set(ConnectionId(1), 2.0, Duration::MAX, start);
         assert_eq!(all.total(start + 3604 * SECOND), 2.0);
         assert_eq!(all.total(start + 3605 * SECOND), 0.0);
     }
 
     #[test]
-    fn what_is_no_number_of_slots_changes_nothing() {
+    fn slots_beyond_the_bound_count_as_the_bound_and_none_ends_it() {
         let start = Instant::now();
         let all = Reservations::default();
-        all.set(ConnectionId(1), 2.0, SECOND, 1.0, start).unwrap();
-        for (slots, probability) in [
-            (f64::NAN, 0.5),
-            (-1.0, 0.5),
-            (f64::INFINITY, 0.5),
-            (4097.0, 0.5),
-            (1.0, f64::NAN),
-            (1.0, 1.1),
-            (1.0, -0.1),
-        ] {
-            let set = all.set(ConnectionId(1), slots, SECOND, probability, start);
-            assert!(set.is_err(), "{slots} {probability}");
-        }
-        assert_eq!(all.total(start), 2.0);
-        all.set(ConnectionId(1), 0.0, SECOND, 1.0, start).unwrap();
-        assert_eq!(all.total(start), 0.0);
+        all.set(ConnectionId(1), 1e6, SECOND, start);
+        all.set(ConnectionId(2), 1.0, SECOND, start);
+        assert_eq!(all.total(start), 4097.0);
+        all.set(ConnectionId(1), 0.0, SECOND, start);
+        assert_eq!(all.total(start), 1.0);
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate_inference::{Failure, FailureKind, NamedTensor};
-use tidegate_runtime::{Denied, Slots};
+use tidegate_inference::{Failure, FailureKind, TIME_MAX, select_outputs};
+use tidegate_runtime::{Denied, Model, Slots};
 use tidegate_wire::{Answer, LoadReport, RequestMessage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -17,10 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::load::{self, ServiceTime, Stage};
 use crate::metrics::Metrics;
 use crate::reservation::{ConnectionId, Reservations};
-use crate::store::{Ready, Store};
-
-/// Longest time that a request may ask for; no caller waits longer.
-const TIME_LEFT_MAX: Duration = Duration::from_secs(600);
+use crate::store::Store;
 
 /// When to come back to a relay that has no room for a request's bytes.
 const HELD_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -100,26 +97,24 @@ impl Service {
     /// Runs one request that was received at `received`.
     pub(crate) async fn infer(
         &self,
-        ready: &Ready,
+        model: Arc<Model>,
         message: RequestMessage,
         received: Instant,
     ) -> Result<Answer, Failure> {
-        ready.metadata.check_inputs(&message.inputs)?;
-        check_outputs(ready, &message.outputs)?;
-        let deadline = received + message.time_left.min(TIME_LEFT_MAX);
-        let model = Arc::clone(&ready.model);
+        model.metadata().check_inputs(&message.inputs)?;
+        model.metadata().check_outputs(&message.outputs)?;
+        let deadline = received + message.time_left.min(TIME_MAX);
         let running = self
             .slots
             .submit(model, message.inputs, message.priority, deadline)
             .map_err(|denied| match denied {
                 Denied::QueueFull => Failure::new(FailureKind::Overloaded, "the queue is full")
                     .retry_after(self.load().wait),
-                Denied::Draining => Failure::new(FailureKind::Unavailable, "the relay is stopping"),
             })?;
         let done = running.await?;
         self.service_time.record(done.service);
         Ok(Answer {
-            outputs: wanted(done.outputs, &message.outputs),
+            outputs: select_outputs(done.outputs, &message.outputs),
             queue: done.queue,
             service: done.service,
         })
@@ -131,27 +126,4 @@ impl Service {
 pub(crate) struct Held {
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
-}
-
-fn check_outputs(ready: &Ready, names: &[String]) -> Result<(), Failure> {
-    let outputs = &ready.metadata.outputs;
-    let unknown = names
-        .iter()
-        .find(|name| outputs.iter().all(|spec| spec.name != **name));
-    match unknown {
-        None => Ok(()),
-        Some(name) => {
-            let model = &ready.metadata.name;
-            let message = format!("model {model:?} has no output {name:?}");
-            Err(Failure::new(FailureKind::Invalid, message))
-        }
-    }
-}
-
-/// The outputs by these names, in the model's order; all if no name is given.
-fn wanted(mut outputs: Vec<NamedTensor>, names: &[String]) -> Vec<NamedTensor> {
-    if !names.is_empty() {
-        outputs.retain(|output| names.contains(&output.name));
-    }
-    outputs
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tidegate_inference::{Digest, ModelMetadata};
+use tidegate_inference::Digest;
 use tidegate_runtime::{Model, Runtime};
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
@@ -26,15 +26,6 @@ pub(crate) struct ModuleKey {
     pub(crate) digest: Digest,
     /// Bytes of the file.
     pub(crate) len: u64,
-}
-
-/// A module that requests can run.
-#[derive(Debug)]
-pub(crate) struct Ready {
-    /// To run.
-    pub(crate) model: Arc<Model>,
-    /// To check requests against.
-    pub(crate) metadata: ModelMetadata,
 }
 
 /// Why a module gets no place.
@@ -128,7 +119,7 @@ struct Slot {
 /// `Err` holds why the module cannot be loaded.
 #[derive(Debug, Default)]
 struct Entry {
-    ready: OnceCell<Result<Arc<Ready>, String>>,
+    ready: OnceCell<Result<Arc<Model>, String>>,
 }
 
 impl Store {
@@ -168,7 +159,7 @@ impl Store {
             reason: error.to_string(),
         })?;
         // The place that was just taken is never given back. A module that is listed twice stays.
-        let _ = entry.ready.set(Ok(Ready::new(model)));
+        let _ = entry.ready.set(Ok(model));
         Ok(())
     }
 
@@ -263,7 +254,7 @@ impl Lease {
     }
 
     /// The module, if it is ready.
-    pub(crate) fn ready(&self) -> Option<Arc<Ready>> {
+    pub(crate) fn ready(&self) -> Option<Arc<Model>> {
         self.entry.ready.get()?.as_ref().ok().cloned()
     }
 
@@ -271,7 +262,7 @@ impl Lease {
     pub(crate) async fn fill<E: std::error::Error + 'static>(
         &self,
         fetch: impl Future<Output = Result<Bytes, E>>,
-    ) -> Result<Arc<Ready>, FillError<E>> {
+    ) -> Result<Arc<Model>, FillError<E>> {
         let filled = self.entry.ready.get_or_try_init(|| async {
             let file = fetch.await.map_err(FillError::Fetch)?;
             self.load(file).await
@@ -285,7 +276,7 @@ impl Lease {
     async fn load<E: std::error::Error + 'static>(
         &self,
         file: Bytes,
-    ) -> Result<Result<Arc<Ready>, String>, FillError<E>> {
+    ) -> Result<Result<Arc<Model>, String>, FillError<E>> {
         let permit = Arc::clone(&self.store.loading).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let runtime = Arc::clone(&self.store.runtime);
@@ -297,10 +288,7 @@ impl Lease {
             if got != wanted {
                 return Err(got);
             }
-            Ok(runtime
-                .load(file)
-                .map(Ready::new)
-                .map_err(|error| chain(&error)))
+            Ok(runtime.load(file).map_err(|error| chain(&error)))
         });
         match load.await {
             Ok(Ok(loaded)) => Ok(loaded),
@@ -313,13 +301,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.store.release(self.key);
-    }
-}
-
-impl Ready {
-    fn new(model: Arc<Model>) -> Arc<Self> {
-        let metadata = model.manifest().metadata("tidegate");
-        Arc::new(Self { model, metadata })
     }
 }
 

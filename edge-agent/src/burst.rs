@@ -37,14 +37,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::discovery::{Discovery, RelayAddress};
+use self::discovery::Discovery;
 use self::link::{Fleet, Home, Reservation};
+use crate::config::RelayAddress;
 
 /// Where the relays are, and who this agent is to them.
 #[derive(Clone, Debug)]
 pub(crate) struct BurstConfig {
-    /// Relays that are always wanted, each `host:port`.
-    pub(crate) relays: Vec<String>,
+    /// Relays that are always wanted.
+    pub(crate) relays: Vec<RelayAddress>,
     /// A file of further relays, one `host:port` a line, read again when it changes.
     pub(crate) relays_file: Option<PathBuf>,
     /// This agent's certificate and key, and the CA that relays must come from.
@@ -195,12 +196,6 @@ impl From<BurstError> for Failure {
 /// Why bursting could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BurstStartError {
-    /// A relay in the configuration is not `host:port`.
-    #[error("failed to read a relay's address")]
-    Address {
-        /// What is wrong with it.
-        source: discovery::ParseAddressError,
-    },
     /// The agent's certificate, key or CA cannot be used.
     #[error("failed to load the identity for relays")]
     Identity {
@@ -247,12 +242,6 @@ impl Burst {
         modules: Vec<Arc<Model>>,
         events: mpsc::Sender<RelayEvent>,
     ) -> Result<Self, BurstStartError> {
-        let fixed = config
-            .relays
-            .iter()
-            .map(|text| text.parse::<RelayAddress>())
-            .collect::<Result<_, _>>()
-            .map_err(|source| BurstStartError::Address { source })?;
         let hello = hello(config.name, &modules)?;
         let endpoint = endpoint::bind(&config.identity)?;
         let fleet = Arc::new(Fleet::new(events));
@@ -263,7 +252,7 @@ impl Burst {
             modules,
         });
         let stop = CancellationToken::new();
-        let discovery = Discovery::new(fixed, config.relays_file);
+        let discovery = Discovery::new(config.relays, config.relays_file);
         let supervisor = tokio::spawn(discovery::supervise(discovery, home, stop.clone()));
         Ok(Self {
             endpoint,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_control::Route;
 use tidegate_inference::{
-    Failure, FailureKind, ModelMetadata, NamedTensor, Priority, Reply, Request,
+    Failure, FailureKind, ModelMetadata, NamedTensor, Priority, Reply, Request, TIME_MAX,
 };
 use tidegate_open_inference::Infer;
 use tidegate_runtime::Slots;
@@ -26,10 +26,6 @@ use crate::brain::Brain;
 use crate::burst::Burst;
 use crate::metrics::Metrics;
 use crate::models::{Models, Served};
-
-/// Longest time that a request may ask for. Nobody waits longer for an answer, and a place that is
-/// held for longer is as good as lost.
-const TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// What answers requests: the agent without its listeners and loops.
 #[derive(Debug)]
@@ -77,13 +73,13 @@ impl Infer for Service {
     }
 
     fn model(&self, name: &str, version: Option<&str>) -> Result<ModelMetadata, Failure> {
-        Ok(self.models.find(name, version)?.metadata.clone())
+        Ok(self.models.find(name, version)?.metadata().clone())
     }
 
     fn model_names(&self) -> Vec<String> {
         self.models
             .iter()
-            .map(|served| served.metadata.name.clone())
+            .map(|served| served.metadata().name.clone())
             .collect()
     }
 
@@ -98,18 +94,8 @@ impl Service {
         let served = self
             .models
             .find(&request.model, request.version.as_deref())?;
-        served.metadata.check_inputs(&request.inputs)?;
-        let known = |name: &String| {
-            served
-                .metadata
-                .outputs
-                .iter()
-                .any(|spec| spec.name == *name)
-        };
-        if let Some(unknown) = request.outputs.iter().find(|name| !known(name)) {
-            let message = format!("model {:?} has no output {unknown:?}", request.model);
-            return Err(Failure::new(FailureKind::Invalid, message));
-        }
+        served.metadata().check_inputs(&request.inputs)?;
+        served.metadata().check_outputs(&request.outputs)?;
         let now = Instant::now();
         let deadline = request
             .deadline
@@ -140,7 +126,8 @@ impl Service {
         self.queue_delay_us.store(micros, Ordering::Relaxed);
     }
 
-    /// Notes what an operator must hear of: refusals by count, faults of this daemon one by one.
+    /// Counts a refusal, which the controller must hear of. A fault of this daemon is reported where
+    /// it happens, since a relay's looks the same here.
     fn note(&self, result: &Result<Reply, Failure>) {
         let Err(failure) = result else {
             return;
@@ -149,14 +136,14 @@ impl Service {
             FailureKind::Overloaded => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
             }
-            FailureKind::Internal => tracing::error!(%failure, "request failed by a fault here"),
             FailureKind::Invalid
             | FailureKind::NotFound
             | FailureKind::TooLarge
             | FailureKind::Unavailable
             | FailureKind::DeadlineExceeded
             | FailureKind::Cancelled
-            | FailureKind::Module => tracing::debug!(%failure, "request failed"),
+            | FailureKind::Module
+            | FailureKind::Internal => tracing::debug!(%failure, "request failed"),
         }
     }
 }

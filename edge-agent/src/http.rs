@@ -36,7 +36,8 @@ use crate::dispatch::Service;
 use crate::metrics;
 
 /// Longest wait for the head of the next request, so also how long a connection may idle.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Ten seconds, so that silent connections that fill every place are gone before a caller gives up.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Longest wait until a client takes some more of its reply.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);

@@ -15,7 +15,6 @@ mod control_loop;
 mod daemon;
 mod dispatch;
 mod http;
-mod logging;
 mod metrics;
 mod models;
 mod sensors;
@@ -39,7 +38,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
-pub use crate::daemon::{EXIT_CONFIG, run};
+pub use crate::daemon::run;
 pub use crate::models::LoadModelsError;
 
 use crate::admission::Admission;
@@ -52,6 +51,9 @@ use crate::models::Models;
 
 /// Most events of relays that wait for the controller; a link that has more to say waits.
 const EVENTS_MAX: usize = 1024;
+
+/// What the links may take to close when nothing is in flight on them any more.
+const LINKS_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why an agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -257,7 +259,7 @@ impl Agent {
         self.loops.shutdown().await;
         // With the servers and loops gone, this is the last owner, so the links close in order.
         if let Some(burst) = Arc::into_inner(self.service).and_then(|service| service.burst) {
-            burst.shutdown(Duration::ZERO).await;
+            burst.shutdown(LINKS_CLOSE_MAX).await;
         }
         drained
     }

@@ -9,11 +9,14 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "tidegate-agent", version)]
 struct Args {
-    /// The configuration file (TOML). Every key but `modules` has a default.
+    /// The configuration, in TOML; agent.example.toml shows every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
 fn main() -> ExitCode {
-    tidegate_edge_agent::run(&Args::parse().config)
+    match tidegate_daemon::arguments::<Args>() {
+        Ok(args) => tidegate_edge_agent::run(&args.config),
+        Err(ended) => ended,
+    }
 }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use tidegate_control::Plan;
 use tidegate_inference::{Failure, Placement, Reply};
 use tidegate_runtime::SlotLoad;
@@ -70,112 +70,70 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("tidegate");
+        let requests = Family::default();
+        let help = "Requests by model, placement (local, relay, none), reason and outcome";
+        registry.register("requests", help, requests.clone());
         let duration: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
-        let metrics = Self {
-            requests: Family::default(),
-            duration,
-            queue_length: Gauge::default(),
-            slots: Gauge::default(),
-            slots_busy: Gauge::default(),
-            arrival_rps: Ratio::default(),
-            forecast_rps: Ratio::default(),
-            forecast_upper_rps: Ratio::default(),
-            capacity_rps: Ratio::default(),
-            saturation: Ratio::default(),
-            burst_share: Ratio::default(),
-            reserved_slots: Ratio::default(),
-            lead_seconds: Ratio::default(),
-            mode_changes: Counter::default(),
-            relays_connected: Gauge::default(),
-            burst_in_flight: Gauge::default(),
-            registry: Registry::default(),
-        };
-        registry.register(
-            "requests",
-            "Requests by model, placement (local, relay, none), reason and outcome",
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "request_duration_seconds",
-            "From the parsed request to its reply",
-            metrics.duration.clone(),
-        );
-        let mut count = |name: &str, help: &str, gauge: &Gauge| {
-            registry.register(name, help, gauge.clone());
-        };
-        count(
-            "queue_length",
-            "Jobs that wait for a slot",
-            &metrics.queue_length,
-        );
-        count("slots", "Worker threads of this device", &metrics.slots);
-        count(
-            "slots_busy",
-            "Worker threads that run a job",
-            &metrics.slots_busy,
-        );
-        count(
-            "relays_connected",
-            "Relays that this agent can send to",
-            &metrics.relays_connected,
-        );
-        count(
-            "burst_in_flight",
-            "Requests sent to relays and not answered yet",
-            &metrics.burst_in_flight,
-        );
-        let mut level = |name: &str, help: &str, gauge: &Ratio| {
-            registry.register(name, help, gauge.clone());
-        };
-        level(
-            "arrival_rps",
-            "Requests per second that arrive",
-            &metrics.arrival_rps,
-        );
-        level(
-            "forecast_rps",
-            "Median forecast of the arrivals at the lead time",
-            &metrics.forecast_rps,
-        );
-        level(
-            "forecast_upper_rps",
-            "Quantile of the forecast that relay slots are reserved for",
-            &metrics.forecast_upper_rps,
-        );
-        level(
-            "capacity_rps",
-            "Requests per second that this device sustains within its SLO",
-            &metrics.capacity_rps,
-        );
-        level(
-            "saturation_ratio",
-            "Arrivals over capacity",
-            &metrics.saturation,
-        );
-        level(
-            "burst_share_ratio",
-            "Share of the arrivals to send to relays",
-            &metrics.burst_share,
-        );
-        level(
-            "reserved_slots",
-            "Relay slots that this agent announces it will need",
-            &metrics.reserved_slots,
-        );
-        level(
-            "lead_seconds",
-            "Time from a wish for a relay until it is ready",
-            &metrics.lead_seconds,
-        );
-        registry.register(
-            "mode_changes",
-            "Entries into bursting",
-            metrics.mode_changes.clone(),
-        );
+        let help = "From the parsed request to its reply";
+        registry.register("request_duration_seconds", help, duration.clone());
+        let mode_changes = Counter::default();
+        let help = "Entries into bursting and returns from it";
+        registry.register("mode_changes", help, mode_changes.clone());
         Arc::new(Self {
+            requests,
+            duration,
+            queue_length: gauge(&mut registry, "queue_length", "Jobs that wait for a slot"),
+            slots: gauge(&mut registry, "slots", "Worker threads of this device"),
+            slots_busy: gauge(&mut registry, "slots_busy", "Worker threads that run a job"),
+            arrival_rps: gauge(
+                &mut registry,
+                "arrival_rps",
+                "Requests per second that arrive",
+            ),
+            forecast_rps: gauge(
+                &mut registry,
+                "forecast_rps",
+                "Median forecast of the arrivals at the lead time",
+            ),
+            forecast_upper_rps: gauge(
+                &mut registry,
+                "forecast_upper_rps",
+                "Quantile of the forecast that relay slots are reserved for",
+            ),
+            capacity_rps: gauge(
+                &mut registry,
+                "capacity_rps",
+                "Requests per second that this device sustains within its SLO",
+            ),
+            saturation: gauge(&mut registry, "saturation_ratio", "Arrivals over capacity"),
+            burst_share: gauge(
+                &mut registry,
+                "burst_share_ratio",
+                "Share of the arrivals to send to relays",
+            ),
+            reserved_slots: gauge(
+                &mut registry,
+                "reserved_slots",
+                "Relay slots that this agent announces it will need",
+            ),
+            lead_seconds: gauge(
+                &mut registry,
+                "lead_seconds",
+                "Time from a wish for a relay until it is ready",
+            ),
+            relays_connected: gauge(
+                &mut registry,
+                "relays_connected",
+                "Relays that this agent can send to",
+            ),
+            burst_in_flight: gauge(
+                &mut registry,
+                "burst_in_flight",
+                "Requests sent to relays and not answered yet",
+            ),
+            mode_changes,
             registry,
-            ..metrics
         })
     }
 
@@ -272,6 +230,16 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// Registers a gauge of counts or of levels.
+fn gauge<N, A>(registry: &mut Registry, name: &str, help: &str) -> Gauge<N, A>
+where
+    Gauge<N, A>: Default + Clone + Metric,
+{
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
 }
 
 fn signed(count: usize) -> i64 {

@@ -8,9 +8,6 @@ use tidegate_control::ModelIndex;
 use tidegate_inference::{Failure, FailureKind, ModelMetadata};
 use tidegate_runtime::{LoadError, Model, Runtime};
 
-/// What the metadata endpoint says runs every model.
-const PLATFORM: &str = "tidegate_wasm";
-
 /// Why the models could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadModelsError {
@@ -39,7 +36,12 @@ pub enum LoadModelsError {
 pub(crate) struct Served {
     pub(crate) index: ModelIndex,
     pub(crate) model: Arc<Model>,
-    pub(crate) metadata: ModelMetadata,
+}
+
+impl Served {
+    pub(crate) fn metadata(&self) -> &ModelMetadata {
+        self.model.metadata()
+    }
 }
 
 /// All models, in the order of the configuration.
@@ -90,12 +92,7 @@ impl Models {
             digest = %model.digest(),
             "model loaded"
         );
-        let metadata = manifest.metadata(PLATFORM);
-        self.served.push(Arc::new(Served {
-            index,
-            model,
-            metadata,
-        }));
+        self.served.push(Arc::new(Served { index, model }));
         Ok(())
     }
 
@@ -107,9 +104,9 @@ impl Models {
             .get(name)
             .ok_or_else(|| not_found(format!("there is no model {name:?}")))?;
         let served = &self.served[index.0];
+        let has = &served.metadata().version;
         match version {
-            Some(wanted) if wanted != served.metadata.version => {
-                let has = &served.metadata.version;
+            Some(wanted) if wanted != has => {
                 let message = format!("model {name:?} has version {has:?}, not {wanted:?}");
                 Err(not_found(message))
             }

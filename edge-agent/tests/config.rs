@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_control::{Foresight, Policy, Time};
+use tidegate_daemon::LogFormat;
+use tidegate_daemon::config::ConfigError;
 use tidegate_edge_agent::Config;
-use tidegate_edge_agent::config::{ConfigError, LogFormat};
 
 const EXAMPLE: &str = include_str!("../agent.example.toml");
 
@@ -99,7 +100,8 @@ fn values_arrive() {
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.drain, Duration::ZERO);
     let relays = config.relays.unwrap();
-    assert_eq!(relays.addresses, ["relay.example:4433", "[::1]:1"]);
+    let addresses: Vec<_> = relays.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["relay.example:4433", "[::1]:1"]);
     assert_eq!(relays.identity.key, Path::new("/k"));
     assert_eq!(relays.identity.ca, Path::new("/etc/tidegate/../ca.pem"));
 }
@@ -158,6 +160,14 @@ fn errors_in_the_burst_table_name_the_key_and_the_line() {
     refused(&burst("relays = ['host:0']"), &["line 3: burst.relays:"]);
     refused(&burst("relays = [':1']"), &["line 3: burst.relays:"]);
     refused(
+        &burst("relays = [\n'h:1',\n'::1:4433']"),
+        &["line 5: burst.relays:", "::1:4433"],
+    );
+    refused(
+        &burst(&format!("relays = [{}]", "'h:1',".repeat(257))),
+        &["line 3: burst.relays:", "256"],
+    );
+    refused(
         &burst("relays = ['h:1']"),
         &["burst.certificate is missing", "TLS"],
     );
@@ -189,7 +199,7 @@ fn an_oracle_reads_its_arrivals_beside_the_file() {
     let text = "modules = ['m.wasm']\n[burst]\npolicy = 'oracle'\narrivals-file = 'a.txt'\n";
     std::fs::write(&path, text).unwrap();
     let error = Config::load(&path).unwrap_err();
-    assert!(matches!(error, ConfigError::Arrivals { .. }), "{error}");
+    assert!(matches!(error, ConfigError::File { .. }), "{error}");
     std::fs::write(folder.path().join("a.txt"), "0\n1.5\n").unwrap();
     let arrivals = [0, 1500].map(|ms| Time(Duration::from_millis(ms)));
     assert_eq!(

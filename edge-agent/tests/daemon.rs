@@ -41,6 +41,25 @@ fn a_bad_configuration_ends_with_64_and_names_key_and_line() {
     ends(&config, 64, &["agent.toml", "line 2", "slotz"]);
     std::fs::write(&config, "modules = ['m.wasm']\nslots = 0\n").unwrap();
     ends(&config, 64, &["agent.toml", "line 2: slots"]);
+    let relays = "modules = ['m.wasm']\n[burst]\nrelays = ['::1:4433']\n";
+    std::fs::write(&config, relays).unwrap();
+    ends(&config, 64, &["agent.toml", "line 3: burst.relays"]);
+}
+
+#[test]
+fn bad_arguments_end_with_64_and_help_with_0() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-agent"));
+        command.args(arguments).output().expect("the daemon starts")
+    };
+    for arguments in [&[][..], &["--config"], &["--config", "a", "b"], &["--port"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+    let help = run(&["--help"]);
+    assert!(help.status.success());
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--config"));
 }
 
 #[test]
@@ -56,9 +75,9 @@ fn it_says_once_that_it_is_ready_and_stops_on_a_signal() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("agent.toml");
     std::fs::write(folder.path().join("m.wasm"), power::module("power")).unwrap();
-    let text = "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\nlog-format = 'json'\n";
-    std::fs::write(&config, text).unwrap();
-    for signal in ["-TERM", "-INT"] {
+    for (signal, format) in [("-TERM", "json"), ("-INT", "text")] {
+        let text = "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\n";
+        std::fs::write(&config, format!("{text}log-format = '{format}'\n")).unwrap();
         let mut child = agent(&config).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -79,9 +98,38 @@ fn it_says_once_that_it_is_ready_and_stops_on_a_signal() {
             .read_to_string(&mut log)
             .unwrap();
         assert!(child.wait().unwrap().success(), "{log}");
-        assert!(log.lines().all(|line| line.starts_with('{')), "{log}");
-        assert!(log.contains(r#""model":"power""#), "{log}");
+        let is_json = |line: &str| line.starts_with('{') && !line.contains(r#""fields""#);
+        let is_plain = |line: &str| !line.starts_with('{') && !line.contains('\x1b');
+        match format {
+            "json" => assert!(log.lines().all(is_json), "{log}"),
+            _ => assert!(log.lines().all(is_plain), "{log}"),
+        }
+        for part in ["power", "draining", "stopped"] {
+            assert!(log.contains(part), "{log}");
+        }
     }
+}
+
+#[test]
+fn a_signal_during_the_start_ends_it_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("agent.toml");
+    std::fs::write(&config, "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\n").unwrap();
+    let module = folder.path().join("m.wasm");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&module)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let child = agent(&config).spawn().unwrap();
+    // Opens once the agent reads its module, which never ends.
+    let _module = std::fs::File::options().write(true).open(module).unwrap();
+    stop(&child, "-TERM");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.is_empty());
 }
 
 fn stop(child: &Child, signal: &str) {

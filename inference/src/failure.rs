@@ -1,7 +1,7 @@
 //! The one failure that every layer reports, and that each edge translates once.
 //!
 //! REST, gRPC and QUIC codes are derived from a [`Failure`] where it leaves the process. What a
-//! caller may do about it is decided here: whose fault it is, and whether trying again is safe.
+//! caller may do about it is decided here: whether trying again is sensible.
 
 use std::time::Duration;
 
@@ -26,19 +26,6 @@ pub enum FailureKind {
     Module,
     /// A fault of this daemon.
     Internal,
-}
-
-/// Whom to ask to mend a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Whoever sent the request.
-    Caller,
-    /// The author of the model module.
-    Module,
-    /// Nobody: the system is loaded, stopping or out of time.
-    Load,
-    /// The daemon or the machine that it runs on.
-    Host,
 }
 
 impl FailureKind {
@@ -68,17 +55,6 @@ impl FailureKind {
             Self::Cancelled => "cancelled",
             Self::Module => "module",
             Self::Internal => "internal",
-        }
-    }
-
-    /// Who can mend it.
-    #[must_use]
-    pub fn fault(self) -> Fault {
-        match self {
-            Self::Invalid | Self::NotFound | Self::TooLarge | Self::Cancelled => Fault::Caller,
-            Self::Overloaded | Self::Unavailable | Self::DeadlineExceeded => Fault::Load,
-            Self::Module => Fault::Module,
-            Self::Internal => Fault::Host,
         }
     }
 }

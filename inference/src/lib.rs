@@ -10,9 +10,9 @@ mod request;
 mod tensor;
 
 pub use digest::{Digest, ParseDigestError};
-pub use failure::{Failure, FailureKind, Fault};
-pub use model::{ModelMetadata, TensorSpec};
-pub use request::{Placement, Priority, Reason, Reply, Request, Timings};
+pub use failure::{Failure, FailureKind};
+pub use model::{ModelMetadata, TensorSpec, select_outputs};
+pub use request::{Placement, Priority, Reason, Reply, Request, TIME_MAX, Timings};
 pub use tensor::{
     Dtype, NAME_BYTES_MAX, NamedTensor, ParseDtypeError, RANK_MAX, Shape, Tensor, TensorError,
     byte_elements,

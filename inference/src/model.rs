@@ -81,4 +81,81 @@ impl ModelMetadata {
             None => Ok(()),
         }
     }
+
+    /// Checks that the model gives every output in `names`.
+    ///
+    /// Fails as the caller's fault, naming the first that it does not.
+    pub fn check_outputs(&self, names: &[String]) -> Result<(), Failure> {
+        let unknown = names
+            .iter()
+            .find(|name| self.outputs.iter().all(|spec| spec.name != **name));
+        match unknown {
+            Some(name) => {
+                let known: Vec<_> = self.outputs.iter().map(|spec| spec.name.as_str()).collect();
+                let message = format!(
+                    "model {:?} has no output {name:?}; its outputs are {known:?}",
+                    self.name
+                );
+                Err(Failure::new(FailureKind::Invalid, message))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Those of `outputs` that a request asked for by `names`, in the model's order; all if it named none.
+#[must_use]
+pub fn select_outputs(mut outputs: Vec<NamedTensor>, names: &[String]) -> Vec<NamedTensor> {
+    if !names.is_empty() {
+        outputs.retain(|output| names.contains(&output.name));
+    }
+    outputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tensor;
+
+    fn spec(name: &str) -> TensorSpec {
+        TensorSpec {
+            name: name.to_owned(),
+            dtype: Dtype::Bytes,
+            shape: vec![-1],
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn outputs_are_those_asked_for_in_the_models_order() {
+        let metadata = ModelMetadata {
+            name: "m".to_owned(),
+            version: "1".to_owned(),
+            platform: "test",
+            inputs: Vec::new(),
+            outputs: ["a", "b", "c"].map(spec).into(),
+        };
+        let check = |asked: &[&str], wanted: &[&str]| {
+            let asked = names(asked);
+            assert_eq!(metadata.check_outputs(&asked), Ok(()));
+            let all = metadata.outputs.iter().map(|spec| NamedTensor {
+                name: spec.name.clone(),
+                tensor: Tensor::from_byte_elements(&["value"]),
+            });
+            let got: Vec<_> = select_outputs(all.collect(), &asked)
+                .into_iter()
+                .map(|output| output.name)
+                .collect();
+            assert_eq!(got, wanted, "{asked:?}");
+        };
+        check(&[], &["a", "b", "c"]);
+        check(&["c", "a"], &["a", "c"]);
+        check(&["b", "b"], &["b"]);
+        let failure = metadata.check_outputs(&names(&["a", "x"])).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Invalid);
+        assert!(failure.message.contains("\"x\""), "{failure}");
+    }
 }

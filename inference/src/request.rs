@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::NamedTensor;
 
+/// Longest time that a request may ask for; a longer one counts as this. Nobody waits longer for an
+/// answer, and a place that is held for longer is as good as lost.
+pub const TIME_MAX: Duration = Duration::from_secs(600);
+
 /// How urgent a request is. Higher priorities leave the queue first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
@@ -37,7 +41,8 @@ pub struct Request {
     pub outputs: Vec<String>,
     /// How urgent it is.
     pub priority: Priority,
-    /// When an answer stops being useful. `None` leaves it to the daemon's default.
+    /// When an answer stops being useful; beyond [`TIME_MAX`] it counts as that. `None` leaves it to
+    /// the daemon's default.
     pub deadline: Option<Instant>,
 }
 

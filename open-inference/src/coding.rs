@@ -3,7 +3,7 @@
 //! `deflate` is the zlib format, as RFC 9110 section 8.4.1.2 has it and as Triton's clients send
 //! it. The tensor extension's `Inference-Header-Content-Length` counts bytes of the uncompressed
 //! body in both directions. Decompression is charged as it goes, so that a small body that expands
-//! without end stops at the limits.
+//! without end stops at the limits; so is what compression makes.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -15,7 +15,7 @@ use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use tidegate_inference::{Failure, FailureKind};
 
-use crate::body::Charge;
+use crate::budget::{Charge, Charged};
 use crate::error::ErrorReply;
 
 /// Bytes expanded between two looks at the limits.
@@ -126,23 +126,27 @@ impl Coding {
 
     /// Compresses `parts`, one after the other, at the fastest level: the front serves fast links,
     /// and a slow encoder would cost more than it saves.
-    pub(crate) fn compress(self, parts: &[Bytes]) -> Bytes {
+    ///
+    /// The compressed bytes stay charged to `charge`; fails if they do not fit it.
+    pub(crate) fn compress(self, parts: &[Bytes], charge: &mut Charge) -> Result<Bytes, Failure> {
         fn write_all(encoder: &mut impl Write, parts: &[Bytes]) -> io::Result<()> {
             parts.iter().try_for_each(|part| encoder.write_all(part))
         }
         let level = Compression::fast();
         let compressed = match self {
             Self::Gzip => {
-                let mut encoder = GzEncoder::new(Vec::new(), level);
+                let mut encoder = GzEncoder::new(charge.buffer(), level);
                 write_all(&mut encoder, parts).and_then(|()| encoder.finish())
             }
             Self::Deflate => {
-                let mut encoder = ZlibEncoder::new(Vec::new(), level);
+                let mut encoder = ZlibEncoder::new(charge.buffer(), level);
                 write_all(&mut encoder, parts).and_then(|()| encoder.finish())
             }
         };
-        compressed
-            .expect("writing to a vector does not fail")
-            .into()
+        compressed.map(Charged::finish).map_err(|error| {
+            error
+                .downcast()
+                .expect("writing to a charged buffer fails for want of budget only")
+        })
     }
 }

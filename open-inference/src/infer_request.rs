@@ -79,13 +79,17 @@ pub(crate) fn parse(
         false => Form::Json,
     };
     let default = form(parameters.binary_data_output.unwrap_or(false));
-    let named: Vec<_> = outputs
-        .into_iter()
-        .map(|output| {
-            let own = output.parameters.and_then(|own| own.binary_data);
-            (output.name, own.map_or(default, form))
-        })
-        .collect();
+    let mut named: Vec<(String, Form)> = Vec::with_capacity(outputs.len());
+    for (index, output) in outputs.into_iter().enumerate() {
+        if named.iter().any(|(earlier, _)| *earlier == output.name) {
+            let name = output.name;
+            return Err(invalid(format!(
+                "outputs[{index}]: output {name:?} is asked for twice"
+            )));
+        }
+        let own = output.parameters.and_then(|own| own.binary_data);
+        named.push((output.name, own.map_or(default, form)));
+    }
     let request = Request {
         id,
         model: target.model,

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,6 +19,7 @@ use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use tidegate_inference::{Dtype, Failure, FailureKind, NamedTensor, Placement, Reply};
 
+use crate::budget::Charge;
 use crate::coding::Coding;
 use crate::data::JsonData;
 use crate::infer_request::{Form, WantedOutputs};
@@ -37,12 +39,13 @@ pub(crate) struct Encoded {
 /// Writes `reply` in the forms that the caller asked for.
 ///
 /// Fails as the caller's fault if an output was asked for that there is not, or in JSON where it
-/// has no JSON form.
+/// has no JSON form; for want of budget if the JSON does not fit `charge`, to which it stays charged.
 pub(crate) fn encode(
     model: &str,
     id: Option<&str>,
     wanted: &WantedOutputs,
     reply: &Reply,
+    charge: &mut Charge,
 ) -> Result<Encoded, Failure> {
     let outputs = select(model, wanted, &reply.outputs)?;
     let binary = outputs
@@ -84,11 +87,14 @@ pub(crate) fn encode(
         },
         outputs: described,
     };
-    let json = serde_json::to_vec(&response).map_err(|error| {
-        let message = format!("an output cannot be sent as JSON: {error}");
-        Failure::new(FailureKind::Invalid, message)
+    let mut json = charge.buffer();
+    serde_json::to_writer(&mut json, &response).map_err(|error| {
+        io::Error::from(error).downcast().unwrap_or_else(|error| {
+            let message = format!("an output cannot be sent as JSON: {error}");
+            Failure::new(FailureKind::Invalid, message)
+        })
     })?;
-    pieces[0] = json.into();
+    pieces[0] = json.finish();
     Ok(Encoded { pieces })
 }
 
@@ -128,20 +134,29 @@ pub(crate) fn work_bytes(wanted: &WantedOutputs, reply: &Reply, coding: Option<C
         .sum()
 }
 
+/// Bytes of the tensors that a reply holds.
+pub(crate) fn held_bytes(reply: &Reply) -> usize {
+    let outputs = reply.outputs.iter();
+    outputs.map(|output| output.tensor.data().len()).sum()
+}
+
 impl Encoded {
-    /// Makes the response, compressed if `coding` says so and it is worth it.
-    pub(crate) fn into_response(self, coding: Option<Coding>) -> Response {
+    /// Makes the response, compressed if `coding` says so and it is worth it. Its body holds `charge`,
+    /// which pays for every piece, until it is written or dropped.
+    pub(crate) fn into_response(
+        self,
+        coding: Option<Coding>,
+        mut charge: Charge,
+    ) -> Result<Response, Failure> {
         let json_len = (self.pieces.len() > 1).then(|| self.pieces[0].len());
         let len: usize = self.pieces.iter().map(Bytes::len).sum();
         let coding = coding.filter(|_| len >= COMPRESS_BYTES_MIN);
-        let body = match coding {
-            Some(coding) => Body::from(coding.compress(&self.pieces)),
-            None => match <[Bytes; 1]>::try_from(self.pieces) {
-                Ok([json]) => Body::from(json),
-                Err(pieces) => Body::new(Pieces(pieces.into())),
-            },
+        let pieces = match coding {
+            Some(coding) => vec![coding.compress(&self.pieces, &mut charge)?],
+            None => self.pieces,
         };
-        let mut response = Response::new(body);
+        let pieces = pieces.into_iter().map(|piece| charge.attach(piece));
+        let mut response = Response::new(Body::new(Pieces(pieces.collect())));
         let headers = response.headers_mut();
         let content_type = match json_len {
             Some(json_len) => {
@@ -154,7 +169,7 @@ impl Encoded {
         if let Some(coding) = coding {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         }
-        response
+        Ok(response)
     }
 }
 

@@ -13,6 +13,7 @@
 //! crate: one body, all bodies together, the time that a body may take, names, ranks, counts.
 
 mod body;
+mod budget;
 mod coding;
 mod data;
 mod error;
@@ -50,9 +51,10 @@ pub trait Infer: Send + Sync + 'static {
 pub struct Limits {
     /// Most bytes of a request body, after decompression too.
     pub body_bytes_max: usize,
-    /// Most bytes that all requests under way may hold together, parsed tensors included. One that
-    /// would pass it now is refused as overloaded, one that would pass it alone as too large. JSON
-    /// may grow fourfold while it is parsed, so this is best at least five times `body_bytes_max`.
+    /// Most bytes that all requests and replies under way may hold together, parsed tensors included;
+    /// a reply counts until its caller has taken it. A request that would pass it now, by itself or by
+    /// its reply, is refused as overloaded, one that would pass it alone as too large. JSON may grow
+    /// fourfold while it is parsed, so this is best at least five times `body_bytes_max`.
     /// At most `u32::MAX`.
     pub bodies_bytes_max: usize,
     /// Longest wait for the whole of a request body. A connection that sends its body more slowly

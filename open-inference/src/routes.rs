@@ -12,12 +12,13 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
-use tidegate_inference::{Reply, TensorSpec};
+use tidegate_inference::TensorSpec;
 
-use crate::body::{self, Budget, Charge};
+use crate::body;
+use crate::budget::{Budget, Charge};
 use crate::coding::Coding;
 use crate::error::ErrorReply;
-use crate::infer_request::{self, Parsed, Target, WantedOutputs};
+use crate::infer_request::{self, Parsed, Target};
 use crate::infer_response::{self, JSON_LEN};
 use crate::json_body::JsonBody;
 use crate::{Infer, Limits};
@@ -76,19 +77,22 @@ async fn infer<I: Infer>(
     let Path(target) = target.map_err(|error| ErrorReply::invalid(error.body_text()))?;
     let (Parts { headers, .. }, body) = request.into_parts();
     let model = target.model.clone();
-    let (parsed, charge) = receive(&front, target, &headers, body).await?;
+    let (parsed, mut charge) = receive(&front, target, &headers, body).await?;
     let Parsed { request, wanted } = parsed;
     let id = request.id.clone();
     let reply = front.service.infer(request).await?;
-    drop(charge);
+    charge.resize(infer_response::held_bytes(&reply))?;
     let coding = Coding::accepted(&headers);
-    let write = move |wanted: &WantedOutputs, reply: &Reply| {
-        infer_response::encode(&model, id.as_deref(), wanted, reply)
-            .map(|encoded| encoded.into_response(coding))
+    let work_bytes = infer_response::work_bytes(&wanted, &reply, coding);
+    let write = move || {
+        let id = id.as_deref();
+        let encoded = infer_response::encode(&model, id, &wanted, &reply, &mut charge)?;
+        drop(reply);
+        encoded.into_response(coding, charge)
     };
-    let response = match infer_response::work_bytes(&wanted, &reply, coding) {
-        ..=INLINE_BYTES_MAX => write(&wanted, &reply),
-        _ => off_executor(move || write(&wanted, &reply)).await,
+    let response = match work_bytes {
+        ..=INLINE_BYTES_MAX => write(),
+        _ => off_executor(write).await,
     };
     Ok(response?)
 }

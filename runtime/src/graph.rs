@@ -7,6 +7,7 @@
 
 mod convert;
 mod describe;
+mod external;
 mod fills;
 mod plan;
 mod run;
@@ -55,6 +56,12 @@ pub enum GraphError {
         /// Nodes given.
         got: usize,
     },
+    /// A tensor whose data lies in another file. No other file is ever read.
+    #[error("tensor {tensor:?} has its data in another file: save the graph with its data inside")]
+    ExternalData {
+        /// The tensor.
+        tensor: String,
+    },
     /// An input or output that cannot be served.
     #[error("{place} {name:?}: {reason}")]
     Value {
@@ -77,6 +84,12 @@ pub enum GraphError {
         /// What tract says, causes included.
         reason: String,
     },
+    /// The system gave no thread to prepare the graph on.
+    #[error("there is no thread to prepare the graph on: {reason}")]
+    Thread {
+        /// What the system says.
+        reason: String,
+    },
     /// A tensor inside the graph would be larger than a limit.
     #[error("node {node:?} makes a tensor of {bytes} bytes, at most {limit} are allowed")]
     NodeTooLarge {
@@ -94,8 +107,22 @@ pub enum GraphError {
 
 impl GraphError {
     fn prepare(error: &TractError) -> Self {
-        let reason = shorten(&format!("{error:#}"));
+        let reason = said(error);
         Self::Prepare { reason }
+    }
+}
+
+/// What the engine says, causes included. Each is cut by itself: the outer ones may print a whole node
+/// or graph, and the innermost tells most.
+pub(crate) fn said(error: &TractError) -> String {
+    const CAUSES_MAX: usize = 8;
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| shorten(&cause.to_string()))
+        .collect();
+    match causes.split_at_checked(CAUSES_MAX) {
+        Some((outer, [.., innermost])) => format!("{}: ...: {innermost}", outer.join(": ")),
+        Some((_, [])) | None => causes.join(": "),
     }
 }
 
@@ -171,8 +198,8 @@ impl Graph {
             .collect()
     }
 
-    /// The plan for inputs of these shapes, made now if it is not there. Of several threads that want
-    /// the same plan one makes it and the others wait for it.
+    /// The plan for inputs of these shapes, made now if it is not there, which nothing interrupts. Of
+    /// several threads that want the same plan one makes it and the others wait for it.
     pub(crate) fn plan(&self, shapes: Vec<Shape>) -> Result<Arc<Plan>, GraphError> {
         let entry = {
             let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +216,7 @@ impl Graph {
             plans.push(entry.clone());
             entry
         };
-        entry
+        let plan = entry
             .plan
             .get_or_init(|| {
                 on_deep_stack(|| {
@@ -197,7 +224,13 @@ impl Graph {
                     Plan::new(&self.model, &self.inputs, &entry.shapes, limit).map(Arc::new)
                 })
             })
-            .clone()
+            .clone();
+        if let Err(GraphError::Thread { .. }) = plan {
+            // It says nothing of these shapes, so the next request tries again.
+            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+            plans.retain(|other| !Arc::ptr_eq(&other.plan, &entry.plan));
+        }
+        plan
     }
 }
 
@@ -212,6 +245,7 @@ fn decode(onnx: &[u8]) -> Result<ModelProto, GraphError> {
     if got > NODES_MAX {
         return Err(GraphError::Nodes { got });
     }
+    external::check(graph)?;
     describe::check_axis_names(graph)?;
     Ok(proto)
 }
@@ -225,8 +259,8 @@ fn on_deep_stack<T: Send>(
             .name("tidegate-graph".to_owned())
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, step)
-            .map_err(|error| GraphError::Prepare {
-                reason: format!("no thread to prepare it on: {error}"),
+            .map_err(|error| GraphError::Thread {
+                reason: error.to_string(),
             })?
             .join()
             .unwrap_or_else(|panic| {
@@ -245,11 +279,17 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     shorten(text.unwrap_or("no message"))
 }
 
-/// The beginning of a message that may hold a whole graph.
+/// The beginning of a message that may hold a whole graph, on one line.
 fn shorten(text: &str) -> String {
-    const CHARS_MAX: usize = 600;
+    const CHARS_MAX: usize = 200;
+    let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     match text.char_indices().nth(CHARS_MAX) {
-        Some((at, _)) => format!("{}...", &text[..at]),
-        None => text.to_owned(),
+        Some((at, _)) => format!("{}...", line(&text[..at])),
+        None => line(text),
     }
+}
+
+/// The beginning of a name that a file gives, which may have any length.
+fn shorten_name(name: &str) -> String {
+    name.chars().take(128).collect()
 }

@@ -71,9 +71,13 @@ impl Model {
     ///
     /// The inputs are checked against the manifest and passed in its order; the outputs come back so.
     /// The run ends soon after `budget` does: guest code within some milliseconds, a graph when the
-    /// node that it is in ends. Fails as
-    /// - `Invalid` if an input does not fit, or the guest says that it is wrong;
-    /// - `TooLarge` if the inputs are above what an instance may hold;
+    /// node that it is in ends. A graph with free axes is prepared on this thread for each set of
+    /// input shapes that is not among the last `Limits::plans_max`; that takes as long as loading the
+    /// graph did and is not interrupted, so the budget is checked before and after. Fails as
+    /// - `Invalid` if an input does not fit, its shape suits no run of the graph, or the guest says
+    ///   that it is wrong;
+    /// - `TooLarge` if the inputs are above what an instance may hold, or make a tensor inside a graph
+    ///   that is;
     /// - `DeadlineExceeded` or `Cancelled` when the budget ends;
     /// - `Module` if the guest traps, breaks a limit, or breaks its manifest's promise;
     /// - `Overloaded` if more requests run at once than the runtime has slots.
@@ -201,7 +205,7 @@ impl Model {
 }
 
 /// Whose fault it was that a guest did not answer.
-fn failure(sandbox: &Sandbox, error: &wasmtime::Error) -> Failure {
+fn failure(sandbox: &mut Sandbox, error: &wasmtime::Error) -> Failure {
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return (*stop).into();
     }
@@ -212,6 +216,12 @@ fn failure(sandbox: &Sandbox, error: &wasmtime::Error) -> Failure {
     if error.is::<PoolConcurrencyLimitError>() {
         let message = "every instance of the runtime is busy";
         return Failure::new(FailureKind::Overloaded, message);
+    }
+    // A guest that traps on the error of its graph is not to blame for what the graph met.
+    if error.is::<Trap>()
+        && let Some(failure) = sandbox.take_compute_failure()
+    {
+        return failure;
     }
     let after = match sandbox.refusal() {
         Some(refusal) => format!(" after it met {refusal}"),

@@ -100,7 +100,7 @@ impl Sandbox {
         self.refusal
     }
 
-    /// Why the last run of a graph failed, if that was not the guest's or the caller's fault.
+    /// Why the last run of a graph failed, if that was not the guest's fault.
     pub(crate) fn take_compute_failure(&mut self) -> Option<Failure> {
         self.compute_failure.take()
     }

@@ -5,7 +5,7 @@
 //! that waits for it was dropped, which also ends it if it runs. A run that panics fails alone.
 //!
 //! Dropping the slots stops them: waiting jobs fail, running ones are interrupted, and the threads are
-//! joined. [`Slots::drain`] takes no new jobs and finishes the rest.
+//! joined. All of them fail as `Unavailable`.
 
 mod queue;
 
@@ -48,8 +48,6 @@ struct Shared {
 pub enum Denied {
     /// As many jobs wait as may.
     QueueFull,
-    /// No new jobs are taken.
-    Draining,
 }
 
 /// What a finished job produced and took.
@@ -106,7 +104,7 @@ impl Slots {
     }
 
     /// Queues a job, or says at once why not. A job whose deadline passes in the queue fails with
-    /// `DeadlineExceeded` without running.
+    /// `DeadlineExceeded` without running; one that the slots stop for, with `Unavailable`.
     pub fn submit(
         &self,
         model: Arc<Model>,
@@ -143,11 +141,6 @@ impl Slots {
     #[must_use]
     pub fn load(&self) -> SlotLoad {
         self.shared.lock().load()
-    }
-
-    /// Takes no new jobs from now on. Those that wait or run are finished.
-    pub fn drain(&self) {
-        self.shared.lock().drain();
     }
 }
 
@@ -233,7 +226,14 @@ fn work(shared: &Shared) {
         } = job;
         let began = Instant::now();
         let cpu_began = thread_cpu_time();
-        let result = contain(|| model.infer(inputs, &budget));
+        // Whoever drops its `Running` never sees the answer, so only the slots' stop cancels a job
+        // that is still waited for.
+        let result = contain(|| model.infer(inputs, &budget)).map_err(|failure| {
+            match failure.kind == FailureKind::Cancelled {
+                true => stopping(),
+                false => failure,
+            }
+        });
         let completed = result.map(|outputs| Completed {
             outputs,
             queue: began.saturating_duration_since(submitted),
@@ -254,6 +254,11 @@ fn contain<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         let message = "the run failed inside the runtime";
         Err(Failure::new(FailureKind::Internal, message))
     })
+}
+
+/// What a job gets that the slots stop for.
+fn stopping() -> Failure {
+    Failure::new(FailureKind::Unavailable, "the daemon is stopping")
 }
 
 fn thread_cpu_time() -> Duration {

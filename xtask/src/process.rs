@@ -103,11 +103,12 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     }
     let is_root = read(Command::new("id").arg("-u"))? == "0";
     let apt = |arguments: &[&str]| {
-        let mut command = Command::new(if is_root { "apt-get" } else { "sudo" });
+        // sudo drops the environment, so the variable is set behind it.
+        let mut command = Command::new(if is_root { "env" } else { "sudo" });
         command
-            .args((!is_root).then_some("apt-get"))
+            .args((!is_root).then_some("env"))
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
             .args(arguments);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
         run(&mut command)
     };
     let mut install = vec!["install", "--yes", "--no-install-recommends"];

@@ -28,8 +28,8 @@ pub(super) struct Course {
 pub(super) fn page(report: &Report, courses: &[Course]) -> String {
     let mut html = String::from(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Tidegate demo</title>\n\
-         <style>body{font:15px system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}\
-         pre{background:#f4f4f4;padding:1em;overflow-x:auto}svg{width:100%;height:auto;background:#fafafa}\
+         <style>body{font:15px system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}\
+         pre{background:#f4f4f4;padding:1em;overflow-x:auto;font-size:12px}svg{width:100%;height:auto;background:#fafafa}\
          .arrivals{stroke:#0a7ea4}.forecast{stroke:#d08700}.capacity{stroke:#2c8a2c}.relays{stroke:#7b3fb5}\
          path,line{fill:none;stroke-width:1.5}line.slo{stroke:#c0392b;stroke-dasharray:6 4}\
          circle.local{fill:#0a7ea4}circle.relay{fill:#7b3fb5}circle.failed{fill:#c0392b}\

@@ -94,10 +94,12 @@ impl View {
             Self::Lines => {}
         }
     }
+}
 
-    /// Leaves the terminal clean for what is printed next.
-    pub(super) fn finish(self) {
-        if let Self::Chart(mut terminal) = self {
+impl Drop for View {
+    /// Leaves the terminal clean for what is printed next, also where the run was cut short.
+    fn drop(&mut self) {
+        if let Self::Chart(terminal) = self {
             let _ = terminal.clear();
             let _ = terminal.show_cursor();
         }
@@ -153,6 +155,7 @@ fn draw(frame: &mut Frame<'_>, policy: &str, samples: &[Sample], newest: &Sample
     let seconds = newest.time_s.max(10.0);
     frame.render_widget(
         Chart::new(datasets)
+            .hidden_legend_constraints((Constraint::Min(0), Constraint::Min(0)))
             .x_axis(
                 Axis::default()
                     .bounds([0.0, seconds])

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 use tidegate_inference::{Digest, Failure, FailureKind};
+use tidegate_runtime::Model;
 use tidegate_wire::{ControlMessage, ModuleOffer, code};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -24,7 +25,7 @@ use super::frame::{self, FrameError};
 use super::{Seat, Terms, control, modules, request};
 use crate::reservation::ConnectionId;
 use crate::service::Service;
-use crate::store::{Lease, Ready, chain};
+use crate::store::{Lease, chain};
 
 /// A drained connection is closed when no request came for so long.
 const QUIET: Duration = Duration::from_millis(500);
@@ -58,7 +59,7 @@ pub(super) enum Offered {
     Pending,
     /// Ready, and kept so.
     Ready(
-        Arc<Ready>,
+        Arc<Model>,
         #[expect(dead_code, reason = "held for what its drop releases")] Lease,
     ),
     /// Not to be had here, and why.
@@ -79,10 +80,10 @@ impl Peer {
     }
 
     /// A module that a request asks for.
-    pub(super) fn module(&self, digest: Digest) -> Result<Arc<Ready>, Failure> {
+    pub(super) fn module(&self, digest: Digest) -> Result<Arc<Model>, Failure> {
         let modules = self.modules.read().unwrap_or_else(PoisonError::into_inner);
         match modules.get(&digest) {
-            Some(Offered::Ready(ready, _)) => Ok(Arc::clone(ready)),
+            Some(Offered::Ready(model, _)) => Ok(Arc::clone(model)),
             Some(Offered::Pending) => {
                 let failure = Failure::new(FailureKind::Unavailable, "the model is not ready yet");
                 Err(failure.retry_after(READY_RETRY_AFTER))
@@ -151,9 +152,6 @@ pub(super) enum End {
     /// A message that an agent does not send.
     #[error("the protocol has no place for {0}")]
     Violation(&'static str),
-    /// Numbers that are no reservation.
-    #[error("a reservation that cannot be meant")]
-    Reservation(#[source] crate::reservation::ReserveError),
     /// More control messages than an agent has reason to send.
     #[error("too many control messages")]
     Flood,
@@ -189,7 +187,8 @@ impl End {
             Self::Closed(_) => code::NONE,
             Self::Drained => code::GOING_AWAY,
             Self::NoHello(_) => code::TIMED_OUT,
-            Self::Control(_) | Self::Violation(_) | Self::Reservation(_) => code::MALFORMED,
+            Self::Control(error) => error.code(),
+            Self::Violation(_) => code::MALFORMED,
             Self::Flood => code::BUSY,
             Self::Write(_) | Self::Encode(_) => code::INTERNAL,
         }

@@ -39,16 +39,10 @@ pub(super) async fn listen(peer: &Peer, mut recv: RecvStream) -> End {
             return End::Flood;
         }
         match message {
-            ControlMessage::Reservation {
-                slots,
-                horizon,
-                probability,
-            } => {
+            // How sure an agent is of its need changes nothing here.
+            ControlMessage::Reservation { slots, horizon, .. } => {
                 let reservations = &peer.service.reservations;
-                let now = now.into_std();
-                if let Err(error) = reservations.set(peer.id, slots, horizon, probability, now) {
-                    return End::Reservation(error);
-                }
+                reservations.set(peer.id, slots, horizon, now.into_std());
             }
             ControlMessage::GoAway { reason } => {
                 tracing::info!(reason, "an agent sends no more requests");

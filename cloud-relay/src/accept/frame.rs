@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, ReadExactError, RecvStream};
-use tidegate_wire::{ControlMessage, DecodeError, Kind, PREFIX_BYTES, Prefix};
+use tidegate_wire::{ControlMessage, DecodeError, Kind, PREFIX_BYTES, Prefix, code};
 use tokio::time::timeout;
 
 /// Why a message could not be read.
@@ -20,6 +20,18 @@ pub(super) enum FrameError {
     Stalled(Duration),
     #[error("the stream broke")]
     Broken(#[source] ReadError),
+}
+
+impl FrameError {
+    /// What the peer is told.
+    pub(super) fn code(&self) -> u32 {
+        match self {
+            Self::Decode(_) | Self::Short { .. } | Self::Long { .. } | Self::Broken(_) => {
+                code::MALFORMED
+            }
+            Self::Stalled(_) => code::TIMED_OUT,
+        }
+    }
 }
 
 /// Reads a prefix of `kind` and the header behind it.

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
 use tidegate_inference::{Failure, FailureKind, NamedTensor};
+use tidegate_runtime::Model;
 use tidegate_wire::{Answer, Encoded, Kind, ReplyMessage, RequestHeader, RequestMessage, code};
 use tokio::time::timeout;
 
 use super::connection::Peer;
 use super::frame::{self, FrameError};
 use crate::service::Held;
-use crate::store::{Ready, chain};
+use crate::store::chain;
 
 /// Serves one stream to its end.
 pub(super) async fn serve(peer: Arc<Peer>, mut send: SendStream, mut recv: RecvStream) {
@@ -100,8 +101,8 @@ impl From<FrameError> for Unanswerable {
 }
 
 async fn answer(peer: &Arc<Peer>, recv: &mut RecvStream) -> Result<Answered, Unanswerable> {
-    let (message, ready, received, request) = receive(peer, recv).await?;
-    let answer = peer.service.infer(&ready, message, received).await?;
+    let (message, model, received, request) = receive(peer, recv).await?;
+    let answer = peer.service.infer(model, message, received).await?;
     let outputs = peer.service.hold(&peer.held, bytes_of(&answer.outputs))?;
     Ok(Answered {
         answer,
@@ -112,12 +113,12 @@ async fn answer(peer: &Arc<Peer>, recv: &mut RecvStream) -> Result<Answered, Una
 async fn receive(
     peer: &Arc<Peer>,
     recv: &mut RecvStream,
-) -> Result<(RequestMessage, Arc<Ready>, Instant, Held), Unanswerable> {
+) -> Result<(RequestMessage, Arc<Model>, Instant, Held), Unanswerable> {
     let stall = peer.terms.stall;
     let header = frame::header(recv, Kind::Request, stall).await?;
     let received = Instant::now();
     let header = RequestHeader::decode(&header).map_err(FrameError::Decode)?;
-    let ready = peer.module(header.module())?;
+    let model = peer.module(header.module())?;
     let len = header.payload_len();
     let held = peer.service.hold(&peer.held, len)?;
     // Bytes that trickle in past the deadline are not worth waiting for.
@@ -126,7 +127,7 @@ async fn receive(
         .await
         .map_err(|_| Unanswerable::Stalled)??;
     let message = header.with_payload(payload).map_err(FrameError::Decode)?;
-    Ok((message, ready, received, held))
+    Ok((message, model, received, held))
 }
 
 fn bytes_of(tensors: &[NamedTensor]) -> usize {

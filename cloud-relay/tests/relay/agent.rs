@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::rustls;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, WriteError,
+};
 use tempfile::TempDir;
 use tidegate_inference::{Digest, Failure, FailureKind, NamedTensor, Priority};
 use tidegate_runtime::module::sha256;
@@ -18,8 +20,8 @@ use tidegate_wire::{
     ALPN, Answer, ControlMessage, Kind, LoadReport, ModuleOffer, PREFIX_BYTES, Prefix, ReplyHeader,
     ReplyMessage, RequestMessage,
 };
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{interval, timeout};
 
 use crate::fixture::{identity, relu_module, tensor};
 
@@ -42,6 +44,16 @@ pub(crate) struct Offer {
     pub(crate) offer: ModuleOffer,
     pub(crate) announced: u64,
     pub(crate) bytes: Bytes,
+    pub(crate) pace: Pace,
+}
+
+/// How an agent sends a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As fast as it can.
+    Full,
+    /// A byte at a time, soon enough after the last to count as no stall.
+    Trickle,
 }
 
 impl Offer {
@@ -56,6 +68,7 @@ impl Offer {
             },
             announced: len,
             bytes: file.clone(),
+            pace: Pace::Full,
         }
     }
 
@@ -75,6 +88,8 @@ pub(crate) struct Agent {
     ready: HashSet<Digest>,
     /// How often the relay asked for a module.
     pub(crate) asked: Arc<AtomicUsize>,
+    /// The code that the relay stopped the last trickling transfer with.
+    pub(crate) stopped: watch::Receiver<Option<u64>>,
     said: mpsc::UnboundedReceiver<ControlMessage>,
     _endpoint: Endpoint,
 }
@@ -126,10 +141,12 @@ impl Agent {
             }
         });
         let asked = Arc::new(AtomicUsize::new(0));
+        let (stop, stopped) = watch::channel(None);
         tokio::spawn(hand_over(
             connection.clone(),
             offers.to_vec(),
             Arc::clone(&asked),
+            stop,
         ));
         Self {
             connection,
@@ -137,6 +154,7 @@ impl Agent {
             ready: modules.iter().map(|offer| offer.digest).collect(),
             hello: modules,
             asked,
+            stopped,
             said,
             _endpoint: endpoint,
         }
@@ -261,7 +279,12 @@ async fn read_control(recv: &mut RecvStream) -> Option<ControlMessage> {
     Some(ControlMessage::decode(&header).unwrap())
 }
 
-async fn hand_over(connection: Connection, offers: Vec<Offer>, asked: Arc<AtomicUsize>) {
+async fn hand_over(
+    connection: Connection,
+    offers: Vec<Offer>,
+    asked: Arc<AtomicUsize>,
+    stopped: watch::Sender<Option<u64>>,
+) {
     while let Ok((mut send, mut recv)) = connection.accept_bi().await {
         asked.fetch_add(1, Ordering::SeqCst);
         let Some(ControlMessage::ModuleWanted { digest }) = read_control(&mut recv).await else {
@@ -275,9 +298,27 @@ async fn hand_over(connection: Connection, offers: Vec<Offer>, asked: Arc<Atomic
         let head = ControlMessage::ModuleOffered { digest, len };
         // The relay stops a transfer that it will not have.
         let _ = send.write_all(&head.encode().unwrap()).await;
-        let _ = send.write_all(&offer.bytes).await;
+        match offer.pace {
+            Pace::Full => {
+                let _ = send.write_all(&offer.bytes).await;
+            }
+            Pace::Trickle => {
+                if let Err(WriteError::Stopped(code)) = trickle(&mut send, &offer.bytes).await {
+                    stopped.send_replace(Some(code.into_inner()));
+                }
+            }
+        }
         let _ = send.finish();
     }
+}
+
+async fn trickle(send: &mut SendStream, bytes: &[u8]) -> Result<(), WriteError> {
+    let mut ticks = interval(Duration::from_millis(100));
+    for byte in bytes {
+        ticks.tick().await;
+        send.write_all(&[*byte]).await?;
+    }
+    Ok(())
 }
 
 /// Values of the only output.

@@ -57,13 +57,39 @@ async fn one_line_says_where_it_listens_and_sigterm_ends_it_well() {
     let log = std::io::read_to_string(relay.0.stderr.take().unwrap()).unwrap();
     assert!(
         log.lines()
-            .all(|line| line.starts_with('{') && line.ends_with('}')),
+            .all(|line| line.starts_with('{') && !line.contains("\"fields\"")),
         "{log}"
     );
     assert!(
         log.contains("an agent connected") && log.contains("draining"),
         "{log}"
     );
+}
+
+#[test]
+fn a_signal_during_the_start_ends_it_well() {
+    let certificates = certificates();
+    let config = certificates.path().join("relay.toml");
+    let text = "listen = \"127.0.0.1:0\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"\n\
+                ca = \"ca.pem\"\nmodules = [\"m.wasm\"]\n";
+    std::fs::write(&config, text).unwrap();
+    let module = certificates.path().join("m.wasm");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&module)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut relay = Killed(command(&config).stdout(Stdio::piped()).spawn().unwrap());
+    // Opens once the relay reads its module, which never ends.
+    let _module = std::fs::File::options().write(true).open(module).unwrap();
+    let id = relay.0.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &id]).status();
+    assert!(sent.unwrap().success());
+    assert!(relay.0.wait().unwrap().success());
+    let out = std::io::read_to_string(relay.0.stdout.take().unwrap()).unwrap();
+    assert_eq!(out, "");
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tidegate_inference::{FailureKind, NamedTensor};
-use tidegate_wire::ReplyMessage;
+use tidegate_wire::{ReplyMessage, code};
 
-use crate::agent::{Agent, Offer, check_neighbour, floats, refused, soon};
+use crate::agent::{Agent, Offer, Pace, check_neighbour, floats, refused, soon};
 use crate::fixture::{certificates, relay, relu_module, relu_module_named, tensor};
 
 fn input() -> Vec<NamedTensor> {
@@ -131,4 +131,29 @@ async fn the_store_is_bounded_and_modules_in_use_stay() {
     second.module_ready(other.digest()).await;
     let reply = second.infer(other.digest(), input()).await;
     assert_eq!(floats(&reply.result.unwrap()), [1.0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_trickles_a_module_does_not_keep_it_from_the_others() {
+    let certificates = certificates();
+    let relay = relay(&certificates, "").await;
+    let honest = Offer::honest("shared", &relu_module_named("shared"));
+    let mut slow = honest.clone();
+    slow.pace = Pace::Trickle;
+    let mut slow = Agent::connect(relay.local_addr(), &certificates, &[slow]).await;
+    soon(async {
+        while slow.asked.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let offers = std::slice::from_ref(&honest);
+    let mut other = Agent::connect(relay.local_addr(), &certificates, offers).await;
+    other.module_ready(honest.digest()).await;
+    let reply = other.infer(honest.digest(), input()).await;
+    assert_eq!(floats(&reply.result.unwrap()), [1.0]);
+    assert_eq!(other.asked.load(Ordering::SeqCst), 1);
+    let stopped = soon(slow.stopped.wait_for(Option::is_some)).await;
+    assert_eq!(*stopped.unwrap(), Some(u64::from(code::TIMED_OUT)));
+    slow.module_ready(honest.digest()).await;
 }

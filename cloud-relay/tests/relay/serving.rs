@@ -182,6 +182,23 @@ async fn reservations_are_reported_to_every_agent_until_their_own_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn as_many_slots_as_the_protocol_can_say_count_as_what_one_agent_may_mean() {
+    let certificates = certificates();
+    let relay = relay(&certificates, "").await;
+    let mut agent = Agent::connect(relay.local_addr(), &certificates, &[]).await;
+    for (slots, counted) in [(1e6, 4096.0), (2.5, 2.5)] {
+        let message = ControlMessage::Reservation {
+            slots,
+            horizon: Duration::from_secs(60),
+            probability: 0.9,
+        };
+        let message = message.encode().unwrap();
+        agent.control.write_all(&message).await.unwrap();
+        agent.hear_load(|load| load.reserved == counted).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_configured_module_is_ready_at_once_and_the_metrics_count_its_requests() {
     let certificates = certificates();
     std::fs::write(certificates.path().join("relu.wasm"), relu_module()).unwrap();

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::LostError;
 use super::dial::{Pace, connect, jitter, wait};
-use super::discovery::RelayAddress;
 use super::exchange::read_exact;
 use super::link::{Home, Link, Reservation};
 use super::transfer::serve_modules;
+use crate::config::RelayAddress;
 
 /// How long a relay may take to greet.
 const HELLO_MAX: Duration = Duration::from_secs(3);
@@ -53,7 +53,11 @@ pub(super) async fn keep(address: RelayAddress, home: Arc<Home>, retire: Cancell
                     End::Retired => tracing::info!(%address, "closed the link to a relay"),
                     end => {
                         let end: &dyn std::error::Error = &end;
-                        tracing::warn!(%address, end, "lost the link to a relay");
+                        if failures == 0 {
+                            tracing::warn!(%address, end, "lost the link to a relay");
+                        } else {
+                            tracing::debug!(%address, end, failures, "lost the link to a relay again");
+                        }
                     }
                 }
                 connection.close(code::NONE.into(), b"done");

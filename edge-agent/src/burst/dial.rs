@@ -12,7 +12,7 @@ use std::time::Duration;
 use quinn::{Connection, ConnectionError};
 use tokio::time::timeout;
 
-use super::discovery::RelayAddress;
+use crate::config::RelayAddress;
 
 /// Most addresses of one name that an attempt tries.
 const ADDRESSES_MAX: usize = 4;

@@ -6,10 +6,8 @@
 //! file that cannot be read leaves the list as it was.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,94 +18,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection;
 use super::link::Home;
+use crate::config::{HOST_BYTES_MAX, RELAYS_MAX, RelayAddress};
 
 /// How often the file is read.
 const READ_EVERY: Duration = Duration::from_millis(250);
 
-/// Most relays that one agent connects to.
-const RELAYS_MAX: usize = 256;
-
 /// Longest relays file: every relay with the longest host name that DNS has.
 const FILE_BYTES_MAX: usize = RELAYS_MAX * (HOST_BYTES_MAX + ":65535\n".len());
-
-/// Longest name that DNS has.
-const HOST_BYTES_MAX: usize = 253;
-
-/// A relay's host name or IP address, and its UDP port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct RelayAddress {
-    host: String,
-    port: u16,
-}
-
-impl RelayAddress {
-    /// Host name or IP address, without brackets.
-    pub(super) fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// UDP port, not 0.
-    pub(super) fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl fmt::Display for RelayAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// Text that is not a relay's address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected host:port with a port from 1 to 65535, got {0:?}")]
-pub(crate) struct ParseAddressError(String);
-
-impl FromStr for RelayAddress {
-    type Err = ParseAddressError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ParseAddressError(text.chars().take(HOST_BYTES_MAX).collect());
-        let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
-        let port = port
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(error)?;
-        let bracketed = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        let is_host = match bracketed {
-            Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-                (1..=HOST_BYTES_MAX).contains(&host.len()) && host.bytes().all(plain)
-            }
-        };
-        if !is_host {
-            return Err(error());
-        }
-        let host = bracketed.unwrap_or(host).to_owned();
-        Ok(Self { host, port })
-    }
-}
 
 /// The relays that are wanted now.
 #[derive(Debug)]
 pub(super) struct Discovery {
-    fixed: BTreeSet<RelayAddress>,
+    fixed: Vec<RelayAddress>,
     file: Option<RelaysFile>,
+    /// Entries beyond [`RELAYS_MAX`], so that the same excess is said once.
+    left_out: usize,
 }
 
 #[derive(Debug)]
 struct RelaysFile {
     path: PathBuf,
     text: String,
-    listed: BTreeSet<RelayAddress>,
+    /// In the order of the lines.
+    listed: Vec<RelayAddress>,
     state: FileState,
 }
 
@@ -119,26 +52,44 @@ enum FileState {
 }
 
 impl Discovery {
-    pub(super) fn new(fixed: BTreeSet<RelayAddress>, path: Option<PathBuf>) -> Self {
+    pub(super) fn new(fixed: Vec<RelayAddress>, path: Option<PathBuf>) -> Self {
         let file = path.map(|path| RelaysFile {
             path,
             text: String::new(),
-            listed: BTreeSet::new(),
+            listed: Vec::new(),
             state: FileState::Readable,
         });
-        Self { fixed, file }
+        Self {
+            fixed,
+            file,
+            left_out: 0,
+        }
     }
 
-    /// Reads the file and returns every wanted relay, at most [`RELAYS_MAX`].
+    /// Reads the file and returns every wanted relay, at most [`RELAYS_MAX`]: the fixed ones, then
+    /// the file's from its first line on.
     async fn wanted(&mut self) -> BTreeSet<RelayAddress> {
-        let mut wanted = self.fixed.clone();
         if let Some(file) = &mut self.file {
             file.read().await;
-            wanted.extend(file.listed.iter().cloned());
         }
-        while wanted.len() > RELAYS_MAX {
-            wanted.pop_last();
+        let listed = self.file.iter().flat_map(|file| &file.listed);
+        let mut wanted = BTreeSet::new();
+        let mut left_out = 0;
+        for address in self.fixed.iter().chain(listed) {
+            if wanted.len() < RELAYS_MAX {
+                wanted.insert(address.clone());
+            } else if !wanted.contains(address) {
+                left_out += 1;
+            }
         }
+        if left_out > 0 && left_out != self.left_out {
+            tracing::warn!(
+                left_out,
+                RELAYS_MAX,
+                "too many relays, leaving out the last of the relay list"
+            );
+        }
+        self.left_out = left_out;
         wanted
     }
 }
@@ -178,27 +129,17 @@ async fn read_bounded(path: &std::path::Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn parse(text: &str) -> BTreeSet<RelayAddress> {
-    let mut listed = BTreeSet::new();
+fn parse(text: &str) -> Vec<RelayAddress> {
+    let mut listed = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
             continue;
         }
         match line.parse() {
-            Ok(address) => {
-                listed.insert(address);
-            }
+            Ok(address) => listed.push(address),
             Err(error) => tracing::warn!(line = index + 1, %error, "skipped a relay"),
         }
-    }
-    if listed.len() > RELAYS_MAX {
-        let relays = listed.len();
-        tracing::warn!(
-            relays,
-            RELAYS_MAX,
-            "the relay list is too long, using its beginning"
-        );
     }
     listed
 }
@@ -240,39 +181,6 @@ pub(super) async fn supervise(mut discovery: Discovery, home: Arc<Home>, stop: C
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_address_is_a_host_and_a_port() {
-        for good in [
-            "relay.example:4433",
-            "127.0.0.1:1",
-            "[::1]:65535",
-            "edge_1:80",
-        ] {
-            assert_eq!(good.parse::<RelayAddress>().unwrap().to_string(), good);
-        }
-        let long = format!("{}:1", "a".repeat(254));
-        for bad in [
-            "",
-            ":",
-            ":1",
-            "host",
-            "host:",
-            "host:0",
-            "host:65536",
-            "host:-1",
-            "::1:4433",
-            "[::1]",
-            "[host]:1",
-            "[]:1",
-            "ho st:1",
-            "host/path:1",
-            "h\u{f6}st:1",
-            &long,
-        ] {
-            assert!(bad.parse::<RelayAddress>().is_err(), "{bad:?}");
-        }
-    }
-
     async fn check(discovery: &mut Discovery, wanted: &[&str]) {
         let got = discovery.wanted().await;
         assert_eq!(
@@ -285,7 +193,7 @@ mod tests {
     async fn the_file_adds_to_the_fixed_relays_and_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("relays.txt");
-        let fixed = BTreeSet::from(["a:1".parse().unwrap()]);
+        let fixed = vec!["a:1".parse().unwrap()];
         let mut discovery = Discovery::new(fixed, Some(path.clone()));
         check(&mut discovery, &["a:1"]).await;
         std::fs::write(&path, "# fleet\n\nb:2 # spare\nnonsense\na:1\n").unwrap();
@@ -301,14 +209,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_relays_than_the_limit_are_wanted() {
+    async fn beyond_the_limit_the_last_lines_of_the_file_are_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("relays.txt");
-        let lines: String = (1..=RELAYS_MAX + 9)
-            .map(|port| format!("h:{port}\n"))
-            .collect();
-        std::fs::write(&path, lines).unwrap();
-        let mut discovery = Discovery::new(BTreeSet::new(), Some(path));
-        assert_eq!(discovery.wanted().await.len(), RELAYS_MAX);
+        let listed = |port| format!("h:{port}");
+        let ports = (1..=RELAYS_MAX + 9).rev();
+        let lines: Vec<_> = ports.clone().map(listed).collect();
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let mut discovery = Discovery::new(vec!["z:1".parse().unwrap()], Some(path));
+        let wanted = discovery.wanted().await;
+        let first = ports.take(RELAYS_MAX - 1).map(listed);
+        let expected = first.chain(["z:1".to_owned()]);
+        assert_eq!(
+            wanted
+                .iter()
+                .map(ToString::to_string)
+                .collect::<BTreeSet<_>>(),
+            expected.collect()
+        );
+        assert_eq!(discovery.left_out, 10);
     }
 }

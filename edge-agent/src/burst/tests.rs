@@ -190,16 +190,13 @@ async fn what_cannot_work_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     make_dev_certs(folder.path()).unwrap();
     let good = BurstConfig {
-        relays: vec!["localhost:4433".to_owned()],
+        relays: vec!["localhost:4433".parse().unwrap()],
         relays_file: None,
         identity: identity(folder.path()),
         name: "test".to_owned(),
     };
     let start = |config: BurstConfig| Burst::start(config, Vec::new(), mpsc::channel(1).0);
     assert!(start(good.clone()).is_ok());
-    let mut address = good.clone();
-    address.relays.push("localhost".to_owned());
-    assert!(start(address).is_err());
     let mut name = good.clone();
     name.name = "n".repeat(129);
     assert!(start(name).is_err());

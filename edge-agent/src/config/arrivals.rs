@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_control::Time;
-
-use super::read_bounded;
+use tidegate_daemon::config::read_bounded;
 
 /// Longest arrivals file that is read: a million arrivals of 16 digits.
 pub const ARRIVALS_BYTES_MAX: u64 = 16 << 20;

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use tidegate_control::{Outcome, RelayId, Route};
-use tidegate_inference::{Failure, FailureKind, NamedTensor, Placement, Reason, Reply, Timings};
+use tidegate_inference::{Failure, FailureKind, Placement, Reason, Reply, Timings, select_outputs};
 use tidegate_runtime::Denied;
 
 use super::{Job, Service};
@@ -88,9 +88,9 @@ impl Service {
                 () = tokio::time::sleep_until(job.deadline.into()) => return Err(too_late()),
             };
             match (self.next_place(job, &tried, failed.is_some()), failed) {
-                (Some(next), _) => {
+                (Some((next, reason)), _) => {
                     tried.push(next);
-                    under_way.push(self.attempt(job, next, Reason::Retry));
+                    under_way.push(self.attempt(job, next, reason));
                     patience = self::patience(next, job.deadline);
                 }
                 (None, Some(failure)) if under_way.is_empty() => return Err(failure),
@@ -101,7 +101,7 @@ impl Service {
 
     /// Another place that would meet the deadline, if the controller knows one. Where the attempt
     /// before has `failed`, and is not just silent, this device is the last resort.
-    fn next_place(&self, job: &Job, tried: &[Place], failed: bool) -> Option<Place> {
+    fn next_place(&self, job: &Job, tried: &[Place], failed: bool) -> Option<(Place, Reason)> {
         if tried.len() == ATTEMPTS_MAX || job.deadline <= Instant::now() {
             return None;
         }
@@ -110,15 +110,15 @@ impl Service {
             question.backlog = BACKLOG_FULL;
         }
         let next = match self.brain.route_again(question) {
-            Route::Local(_) => Place::Here,
-            Route::Burst(relay, _) if tried.contains(&Place::Relay(relay)) => {
+            Route::Local(reason) => (Place::Here, reason),
+            Route::Burst(relay, reason) if tried.contains(&Place::Relay(relay)) => {
                 self.brain.finished(&Outcome::RelayDropped { relay });
-                failed.then_some(Place::Here)?
+                (failed.then_some(Place::Here)?, reason)
             }
-            Route::Burst(relay, _) => Place::Relay(relay),
+            Route::Burst(relay, reason) => (Place::Relay(relay), reason),
             Route::Shed { .. } => return None,
         };
-        Some(next).filter(|next| !tried.contains(next))
+        Some(next).filter(|(next, _)| !tried.contains(next))
     }
 
     fn attempt<'a>(&'a self, job: &'a Job, place: Place, reason: Reason) -> Attempt<'a> {
@@ -151,9 +151,14 @@ impl Service {
                 job.deadline,
             )
             .map_err(Failed::from)?;
-        let done = running.await.map_err(|failure| Failed {
-            elsewhere: failure.is_worth_retrying(),
-            failure,
+        let done = running.await.map_err(|failure| {
+            if failure.kind == FailureKind::Internal {
+                tracing::error!(%failure, "a run failed by a fault of this device");
+            }
+            Failed {
+                elsewhere: failure.is_worth_retrying(),
+                failure,
+            }
         })?;
         self.waited(done.queue);
         run.finish(&Outcome::Local {
@@ -163,8 +168,8 @@ impl Service {
             cpu: done.cpu,
         });
         Ok(Reply {
-            version: job.served.metadata.version.clone(),
-            outputs: wanted(done.outputs, &job.outputs),
+            version: job.served.metadata().version.clone(),
+            outputs: select_outputs(done.outputs, &job.outputs),
             placement: Placement::Local,
             reason,
             timings: Timings {
@@ -216,7 +221,7 @@ impl Service {
             bytes: reply.bytes,
         });
         Ok(Reply {
-            version: job.served.metadata.version.clone(),
+            version: job.served.metadata().version.clone(),
             outputs: answer.outputs,
             placement: Placement::Relay(name),
             reason,
@@ -232,7 +237,6 @@ impl From<Denied> for Failed {
     fn from(denied: Denied) -> Self {
         let (kind, message) = match denied {
             Denied::QueueFull => (FailureKind::Overloaded, "the queue of this device is full"),
-            Denied::Draining => (FailureKind::Unavailable, "this agent is draining"),
         };
         Self {
             failure: Failure::new(kind, message).retry_after(RETRY_AFTER),
@@ -243,13 +247,8 @@ impl From<Denied> for Failed {
 
 impl From<BurstError> for Failed {
     fn from(error: BurstError) -> Self {
-        // A relay that is killed while it drains says that it cancelled; the caller here did not.
-        let cancelled = matches!(
-            &error,
-            BurstError::Refused { failure, .. } if failure.kind == FailureKind::Cancelled
-        );
         Self {
-            elsewhere: cancelled || error.is_worth_retrying(),
+            elsewhere: error.is_worth_retrying(),
             failure: error.into(),
         }
     }
@@ -309,14 +308,6 @@ async fn first_done(attempts: &mut Vec<Attempt<'_>>) -> Result<Reply, Failed> {
         })
     })
     .await
-}
-
-/// `outputs` that were asked for, in the model's order; all where none were named.
-fn wanted(mut outputs: Vec<NamedTensor>, names: &[String]) -> Vec<NamedTensor> {
-    if !names.is_empty() {
-        outputs.retain(|output| names.contains(&output.name));
-    }
-    outputs
 }
 
 /// Tells the controller how a run ended, also where its future is dropped.

@@ -104,4 +104,5 @@ async fn only_the_outputs_asked_for_come_back() {
     unknown.outputs = vec!["z".to_owned()];
     let failure = service.infer(unknown).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Invalid);
+    assert!(failure.message.contains("\"z\""), "{failure}");
 }

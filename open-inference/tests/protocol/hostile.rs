@@ -59,6 +59,10 @@ async fn malformed_json_is_400() {
             "inputs[1]: input \"a\" is given twice",
         ),
         (
+            &format!(r#"{{"inputs":[{input}],"outputs":[{{"name":"a"}},{{"name":"a"}}]}}"#),
+            "outputs[1]: output \"a\" is asked for twice",
+        ),
+        (
             &format!(r#"{{"inputs":[{}]}}"#, input.replace("[1]}", "[01]}")),
             "inputs[0].data[0]: invalid number",
         ),

@@ -8,4 +8,5 @@ mod echo;
 mod endpoints;
 mod hostile;
 mod json;
+mod replies;
 mod round_trip;

@@ -12,7 +12,7 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value as Axis;
 use tract_onnx::pb::type_proto::Value as Kind;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 
-use super::{AXIS_BYTES_MAX, GraphError, decode, on_deep_stack};
+use super::{AXIS_BYTES_MAX, GraphError, decode, on_deep_stack, shorten_name};
 
 /// Inputs and outputs of an ONNX model, in its order, with `-1` for free axes.
 ///
@@ -106,7 +106,7 @@ fn kind(value: &ValueInfoProto) -> Option<&Kind> {
 fn refuse(place: &'static str, value: &ValueInfoProto, reason: &str) -> GraphError {
     GraphError::Value {
         place,
-        name: value.name.chars().take(128).collect(),
+        name: shorten_name(&value.name),
         reason: reason.to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
-use super::GraphError;
+use super::{GraphError, shorten_name};
 
 /// Refuses nodes that make a tensor of more elements than `bytes_max`, going by constants alone.
 pub(super) fn check(graph: &GraphProto, bytes_max: usize) -> Result<(), GraphError> {
@@ -33,7 +33,7 @@ pub(super) fn check(graph: &GraphProto, bytes_max: usize) -> Result<(), GraphErr
         let bytes = elements(shape);
         if bytes > bytes_max {
             return Err(GraphError::NodeTooLarge {
-                node: node.name.chars().take(128).collect(),
+                node: shorten_name(&node.name),
                 bytes,
                 limit: bytes_max,
             });

@@ -12,8 +12,8 @@ use tract_onnx::tract_core::plan::SimplePlan;
 use tract_onnx::tract_hir::internal::{TypedFact, TypedOp};
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::GraphError;
 use super::convert::native_type;
+use super::{GraphError, shorten_name};
 
 /// A graph, ready to run on inputs of certain shapes.
 #[derive(Debug)]
@@ -31,7 +31,10 @@ pub(super) fn translate(proto: &ModelProto) -> Result<InferenceModel, GraphError
         .parse(proto, None)
         .map_err(|error| GraphError::prepare(&error))?;
     if let Some(name) = parsed.unresolved_inputs.first() {
-        let reason = format!("no node, input or initialiser makes {name:?}");
+        let reason = format!(
+            "no node, input or initialiser makes {:?}",
+            shorten_name(name)
+        );
         return Err(GraphError::Prepare { reason });
     }
     let operators: BTreeSet<_> = parsed
@@ -42,9 +45,8 @@ pub(super) fn translate(proto: &ModelProto) -> Result<InferenceModel, GraphError
         .map(|node| {
             let name = node.op.name();
             let bare = name.strip_prefix("Unimplemented(");
-            bare.and_then(|bare| bare.strip_suffix(')'))
-                .unwrap_or(&name)
-                .to_owned()
+            let bare = bare.and_then(|bare| bare.strip_suffix(')'));
+            shorten_name(bare.unwrap_or(&name))
         })
         .collect();
     if !operators.is_empty() {
@@ -86,7 +88,7 @@ fn infer(
         let Some(datum_type) = native_type(input.dtype) else {
             return Err(GraphError::Value {
                 place: "input",
-                name: input.name.clone(),
+                name: shorten_name(&input.name),
                 reason: format!("the engine has no type for {}", input.dtype),
             });
         };
@@ -108,7 +110,7 @@ fn check_sizes(model: &TypedModel, limit: usize) -> Result<(), GraphError> {
             };
             let bytes = tensor_bytes(&output.fact, shape);
             if bytes > limit {
-                let node = node.name.clone();
+                let node = shorten_name(&node.name);
                 return Err(GraphError::NodeTooLarge { node, bytes, limit });
             }
         }

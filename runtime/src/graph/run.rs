@@ -9,11 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tidegate_inference::Tensor;
 use tract_onnx::prelude::{IntoArcTensor, TValue, TVec, TractResult};
 use tract_onnx::tract_core::plan::{EvalContext, SimpleState, eval};
-use tract_onnx::tract_hir::internal::{TypedFact, TypedNode, bail, tvec};
+use tract_onnx::tract_hir::internal::{TypedFact, TypedNode, tvec};
 
 use super::convert::{from_native, to_native};
 use super::plan::tensor_bytes;
-use super::{Plan, panic_text, shorten};
+use super::{GraphError, Plan, panic_text, said, shorten_name};
 use crate::budget::{Budget, Stop};
 
 /// Why a run gave no outputs.
@@ -30,6 +30,9 @@ pub(crate) enum RunError {
         /// What is wrong.
         reason: String,
     },
+    /// A tensor inside the graph would be larger than a limit, by the shape or value of an input.
+    #[error(transparent)]
+    TooLarge(GraphError),
     /// The engine failed.
     #[error("the graph failed: {reason}")]
     Failed {
@@ -46,18 +49,23 @@ impl Plan {
         for (index, input) in inputs.iter().enumerate() {
             native.push(to_native(input).map_err(|error| RunError::Input {
                 index,
-                reason: shorten(&format!("{error:#}")),
+                reason: said(&error),
             })?);
         }
         let run = || self.run_native(native, budget);
         let outputs = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| RunError::Failed {
             reason: format!("the engine panicked: {}", panic_text(&*panic)),
         })?;
-        outputs.map_err(|error| match error.downcast_ref::<Stop>() {
-            Some(stop) => RunError::Stopped(*stop),
-            None => RunError::Failed {
-                reason: shorten(&format!("{error:#}")),
-            },
+        outputs.map_err(|error| {
+            if let Some(stop) = error.downcast_ref::<Stop>() {
+                return RunError::Stopped(*stop);
+            }
+            if let Some(refused) = error.downcast_ref::<GraphError>() {
+                return RunError::TooLarge(refused.clone());
+            }
+            RunError::Failed {
+                reason: said(&error),
+            }
         })
     }
 
@@ -109,10 +117,8 @@ impl Plan {
             };
             let (bytes, limit) = (tensor_bytes(fact, &shape), self.tensor_bytes_max);
             if bytes > limit {
-                bail!(
-                    "node {:?} would make a tensor of {bytes} bytes, at most {limit} are allowed",
-                    node.name
-                );
+                let node = shorten_name(&node.name);
+                return Err(GraphError::NodeTooLarge { node, bytes, limit }.into());
             }
         }
         Ok(())

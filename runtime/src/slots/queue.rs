@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tidegate_inference::{Failure, FailureKind, NamedTensor, Priority};
+use tidegate_inference::{Failure, NamedTensor, Priority};
 use tokio::sync::oneshot;
 
-use super::{Completed, Denied, SlotLoad};
+use super::{Completed, Denied, SlotLoad, stopping};
 use crate::budget::{Budget, Stop};
 use crate::model::Model;
 
@@ -32,13 +32,6 @@ impl Job {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    Draining,
-    Stopped,
-}
-
 /// Jobs that wait, by priority, and those that run.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -47,7 +40,7 @@ pub(super) struct Queue {
     slots: usize,
     len_max: usize,
     next_id: u64,
-    state: State,
+    is_stopped: bool,
 }
 
 impl Queue {
@@ -58,15 +51,13 @@ impl Queue {
             slots,
             len_max,
             next_id: 0,
-            state: State::Open,
+            is_stopped: false,
         }
     }
 
     /// Takes a job if one more may wait. A job that a free slot is about to take does not wait.
     pub(super) fn push(&mut self, mut job: Job) -> Result<u64, Denied> {
-        if self.state != State::Open {
-            return Err(Denied::Draining);
-        }
+        debug_assert!(!self.is_stopped, "only the drop of the slots stops them");
         let places = self.len_max + (self.slots - self.running.len());
         if self.len() >= places {
             self.expire();
@@ -120,20 +111,11 @@ impl Queue {
         }
     }
 
-    pub(super) fn drain(&mut self) {
-        if self.state == State::Open {
-            self.state = State::Draining;
-        }
-    }
-
     /// Refuses what waits and interrupts what runs.
     pub(super) fn stop(&mut self) {
-        self.state = State::Stopped;
+        self.is_stopped = true;
         for job in self.waiting.iter_mut().flat_map(|jobs| jobs.drain(..)) {
-            job.refuse(Failure::new(
-                FailureKind::Unavailable,
-                "the daemon is stopping",
-            ));
+            job.refuse(stopping());
         }
         for (_, cancelled) in &self.running {
             cancelled.store(true, Ordering::Relaxed);
@@ -141,7 +123,7 @@ impl Queue {
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.state == State::Stopped
+        self.is_stopped
     }
 
     fn len(&self) -> usize {

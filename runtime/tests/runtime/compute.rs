@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_inference::{Dtype, FailureKind, NamedTensor, Tensor};
-use tidegate_runtime::{Budget, Limits};
+use tidegate_runtime::{Budget, Limits, Manifest, ModuleFile, graph};
 use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
@@ -163,6 +163,105 @@ fn a_free_axis_takes_more_shapes_than_plans_are_kept() {
     }
 }
 
+/// `y = v0 + a + a + ... + b`, with `a` added so many times; `b` has a free axis of its own.
+fn joined(times: usize) -> Vec<u8> {
+    let square = |name: &str, axis: &str| value(name, DataType::Float, vec![axis.into(), 2.into()]);
+    let mut nodes: Vec<_> = (0..times)
+        .map(|i| node("Add", &[&format!("v{i}"), "a"], &format!("v{}", i + 1)))
+        .collect();
+    let last = format!("v{times}");
+    nodes.push(node("Add", &[&last, "b"], "y"));
+    let (v0, a, b) = (square("v0", "n"), square("a", "n"), square("b", "m"));
+    onnx(vec![v0, a, b], vec![], nodes, vec![square("y", "n")])
+}
+
+/// Inputs of [`joined`] with `n` and `m` rows.
+fn rows(n: usize, m: usize) -> Vec<NamedTensor> {
+    let ones = |name: &str, rows: usize| floats(name, &[rows, 2], &vec![1.0; rows * 2]);
+    vec![ones("v0", n), ones("a", n), ones("b", m)]
+}
+
+#[test]
+fn free_axes_that_contradict_each_other_are_the_caller_s_fault() {
+    let runtime = runtime();
+    let neighbour = load(&runtime, &packed(&identity()));
+    let model = load(&runtime, &packed(&joined(1)));
+    for (n, m) in [(3, 4), (2, 5), (3, 4)] {
+        let failure = model.infer(rows(n, m), &budget()).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+        let message = &failure.message;
+        assert!(message.contains("broadcast"), "{message}");
+        assert!(message.chars().count() < 2000, "{message}");
+        assert_eq!(longest_dump(message), None, "{message}");
+        let outputs = model.infer(rows(n, n), &budget()).unwrap();
+        assert_eq!(as_floats(&outputs[0].tensor), vec![3.0; n * 2]);
+    }
+    neighbour_answers(&neighbour);
+}
+
+/// A cause of more than 300 characters, which can only be something printed for programmers.
+fn longest_dump(message: &str) -> Option<&str> {
+    message
+        .split(": ")
+        .find(|cause| cause.chars().count() > 300)
+}
+
+#[test]
+fn a_guest_that_traps_when_its_graph_fails_is_not_blamed_for_it() {
+    let nn = |interface: &str| format!("wasi:nn/{interface}@0.2.0-rc-2024-10-28");
+    let imports = format!(
+        "(import \"{}\" \"load-by-name\" (func $load (param i32 i32 i32)))
+        (import \"{}\" \"[method]graph.init-execution-context\" (func $init (param i32 i32)))
+        (import \"{}\" \"[method]graph-execution-context.compute\"
+            (func $compute (param i32 i32 i32 i32)))",
+        nn("graph"),
+        nn("graph"),
+        nn("inference")
+    );
+    let body = "(call $load (i32.const 16) (i32.const 1) (i32.const 1024))
+        (call $init (i32.load (i32.const 1028)) (i32.const 1024))
+        (call $compute (i32.load (i32.const 1028)) (local.get $inputs) (local.get $len)
+            (i32.const 1024))
+        unreachable";
+    let component = guest(&imports, "(data (i32.const 16) \"g\")", body);
+    let bytes = joined(1);
+    let (inputs, outputs) = graph::describe(&bytes).unwrap();
+    let manifest = Manifest::new("model", "1.0.0", inputs, outputs);
+    let file = ModuleFile::assemble(&component, manifest, &[("g", &bytes)]).unwrap();
+    let runtime = runtime();
+    let model = load(&runtime, &file);
+    for (n, m, kind) in [(3, 4, FailureKind::Invalid), (3, 3, FailureKind::Module)] {
+        let failure = model.infer(rows(n, m), &budget()).unwrap_err();
+        assert_eq!(failure.kind, kind, "{failure}");
+    }
+}
+
+#[test]
+fn a_shape_that_suits_no_node_is_the_caller_s_fault() {
+    let x = value("x", DataType::Float, vec!["n".into()]);
+    let y = value("y", DataType::Float, vec![2.into(), 3.into()]);
+    let nodes = vec![node("Reshape", &["x", "shape"], "y")];
+    let runtime = runtime();
+    let bytes = onnx(vec![x], vec![integers("shape", &[2, 3])], nodes, vec![y]);
+    let model = load(&runtime, &packed(&bytes));
+    let ask = |n: usize| model.infer(vec![floats("x", &[n], &vec![1.0; n])], &budget());
+    assert_eq!(ask(6).unwrap()[0].tensor.shape(), [2, 3]);
+    let failure = ask(7).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+    assert_eq!(longest_dump(&failure.message), None, "{failure}");
+}
+
+#[test]
+fn a_deadline_that_passes_while_a_graph_is_prepared_is_not_the_caller_s_shape() {
+    let runtime = runtime();
+    let model = load(&runtime, &packed(&joined(2000)));
+    let soon = Budget::until(Instant::now() + Duration::from_millis(2));
+    let failure = model.infer(rows(3, 4), &soon).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::DeadlineExceeded, "{failure}");
+    let failure = model.infer(rows(3, 4), &budget()).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+}
+
 #[test]
 fn many_threads_share_a_model() {
     let runtime = runtime();
@@ -250,6 +349,7 @@ fn a_tensor_that_would_be_too_large_is_never_made() {
     let three = [0, 1, 2].map(i64::to_le_bytes).concat();
     assert_eq!(ask(3).unwrap()[0].tensor.data()[..], three);
     let failure = ask(1 << 40).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::TooLarge, "{failure}");
     assert!(
         failure.message.contains("at most 1048576 are allowed"),
         "{failure}"

@@ -7,10 +7,12 @@ use tidegate_runtime::module::{
     sha256,
 };
 use tidegate_runtime::{GraphError, LoadError, Manifest, ModuleError, ModuleFile, graph};
-use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::{NodeProto, StringStringEntryProto, TensorProto};
 
 use crate::fixture::{
-    budget, floats, identity, load, neighbour_answers, node, onnx, packed, runtime, spec, value,
+    attribute, budget, floats, identity, load, neighbour_answers, node, onnx, packed, runtime,
+    spec, value,
 };
 
 fn section(name: &str, data: &[u8]) -> Vec<u8> {
@@ -228,7 +230,7 @@ fn describing_reads_the_declarations() {
         value("w", DataType::Float, vec![1.into()]),
         value("s", DataType::String, vec![]),
     ];
-    let weights = tract_onnx::pb::TensorProto {
+    let weights = TensorProto {
         name: "w".to_owned(),
         dims: vec![1],
         data_type: DataType::Float.into(),
@@ -271,6 +273,87 @@ fn values_that_cannot_be_served_are_named() {
     let tract_onnx::pb::type_proto::Value::TensorType(tensor) = kind;
     tensor.shape = None;
     check(shapeless, "no declared shape");
+}
+
+#[test]
+fn data_in_another_file_is_refused_and_never_read() {
+    // Relative to where the tests run, the file is there.
+    assert!(std::path::Path::new("Cargo.toml").exists());
+    let outside = |name: &str, raw_data: &[u8]| TensorProto {
+        name: name.to_owned(),
+        dims: vec![2],
+        data_type: DataType::Float.into(),
+        raw_data: raw_data.to_vec(),
+        data_location: Some(DataLocation::External.into()),
+        external_data: vec![StringStringEntryProto {
+            key: "location".to_owned(),
+            value: "Cargo.toml".to_owned(),
+        }],
+        ..TensorProto::default()
+    };
+    let float = |name: &str| value(name, DataType::Float, vec![2.into()]);
+    let check = |constants, constant: Option<TensorProto>, name: &str| {
+        let mut nodes = vec![node("Add", &["x", "w"], "y")];
+        nodes.extend(constant.map(|tensor| NodeProto {
+            attribute: vec![attribute("value", tensor)],
+            ..node("Constant", &[], "w")
+        }));
+        let bytes = onnx(vec![float("x")], constants, nodes, vec![float("y")]);
+        let error = graph::describe(&bytes).unwrap_err();
+        assert!(
+            matches!(&error, GraphError::ExternalData { tensor } if tensor == name),
+            "{error}"
+        );
+        assert!(error.to_string().contains("in another file"), "{error}");
+        // A module that was assembled without describing its graph.
+        let floats = |name: &str| vec![spec(name, Dtype::Fp32, &[2])];
+        let manifest = Manifest::new("m", "1.0.0", floats("x"), floats("y"));
+        let guest = pass_through("g").unwrap();
+        let file = ModuleFile::assemble(&guest, manifest, &[("g", &bytes)]).unwrap();
+        let error = runtime().load(file.file().clone()).unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                LoadError::Graph {
+                    source: GraphError::ExternalData { .. },
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    };
+    check(vec![outside("w", b"")], None, "w");
+    check(vec![outside("w", &[0; 8])], None, "w");
+    check(vec![], Some(outside("value", b"")), "value");
+    check(vec![], Some(outside("", b"")), "Constant-w");
+}
+
+#[test]
+fn what_the_engine_says_of_a_graph_is_short() {
+    let long = "n".repeat(5000);
+    let check = |nodes| {
+        let float = |name: &str| value(name, DataType::Float, vec![2.into()]);
+        let shape = value("shape", DataType::Int64, vec![1.into()]);
+        let bytes = onnx(vec![float("x"), shape], vec![], nodes, vec![float("y")]);
+        let floats = |name: &str| vec![spec(name, Dtype::Fp32, &[2])];
+        let manifest = Manifest::new("m", "1.0.0", floats("x"), floats("y"));
+        let guest = pass_through("g").unwrap();
+        let file = ModuleFile::assemble(&guest, manifest, &[("g", &bytes)]).unwrap();
+        let LoadError::Graph { source, .. } = runtime().load(file.file().clone()).unwrap_err()
+        else {
+            panic!("refused, but not for its graph");
+        };
+        let text = source.to_string();
+        let longest = text.split(": ").map(|cause| cause.chars().count()).max();
+        assert!(longest <= Some(300), "{text}");
+        assert!(text.contains("nnn") && !text.contains('\n'), "{text}");
+    };
+    // A shape that is known only in a run; the engine prints the node's name.
+    let mut reshape = node("Reshape", &["x", "shape"], "y");
+    reshape.name.clone_from(&long);
+    check(vec![reshape]);
+    check(vec![node(&long, &["x"], "y")]);
+    check(vec![node("Add", &["x", &long], "y")]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::workspace::Workspace;
 
 const LIBRARIES: &[&str] = &[
     "control",
+    "daemon",
     "identity",
     "inference",
     "open-inference",
@@ -20,6 +21,7 @@ const LIBRARIES: &[&str] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("inference", &[]),
     ("control", &["inference"]),
+    ("daemon", &["inference"]),
     ("identity", &[]),
     ("open-inference", &["inference"]),
     ("runtime", &["inference"]),
@@ -30,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "tidegate",
         &[
             "control",
+            "daemon",
             "identity",
             "inference",
             "runtime",
@@ -67,6 +70,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "runtime",
             "open-inference",
+            "daemon",
             "edge-agent",
             "cloud-relay",
             "tidegate",

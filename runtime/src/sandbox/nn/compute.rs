@@ -19,12 +19,18 @@ pub(super) fn compute(
         .iter()
         .map(|input| Shape::from_slice(input.shape()))
         .collect();
-    let plan = graph
-        .plan(shapes)
-        .map_err(|error| plan_error(sandbox, graph, &error))?;
+    // Nothing interrupts planning, so the budget is looked at on both sides of it.
+    let in_time = |sandbox: &mut Sandbox| {
+        let checked = sandbox.budget.check();
+        checked.map_err(|stop| run_error(sandbox, graph, &stop.into()))
+    };
+    in_time(sandbox)?;
+    let plan = graph.plan(shapes);
+    in_time(sandbox)?;
     let outputs = plan
+        .map_err(|error| plan_error(sandbox, graph, &error))?
         .run(&inputs, &sandbox.budget)
-        .map_err(|error| run_error(sandbox, &error))?;
+        .map_err(|error| run_error(sandbox, graph, &error))?;
     drop(inputs);
     graph
         .outputs()
@@ -68,6 +74,7 @@ fn plan_error(sandbox: &mut Sandbox, graph: &Graph, error: &GraphError) -> HostE
     let message = format!("the graph takes no inputs of these shapes: {error}");
     let (code, kind) = match error {
         GraphError::NodeTooLarge { .. } => (ErrorCode::TooLarge, FailureKind::TooLarge),
+        GraphError::Thread { .. } => (ErrorCode::RuntimeError, FailureKind::Internal),
         _ if graph.has_free_axes() => (ErrorCode::InvalidArgument, FailureKind::Invalid),
         _ => (ErrorCode::RuntimeError, FailureKind::Module),
     };
@@ -75,10 +82,19 @@ fn plan_error(sandbox: &mut Sandbox, graph: &Graph, error: &GraphError) -> HostE
     HostError::new(code, message)
 }
 
-fn run_error(sandbox: &mut Sandbox, error: &RunError) -> HostError {
+/// Where the caller chose a shape, the engine may find out only in the run that it does not fit.
+fn run_error(sandbox: &mut Sandbox, graph: &Graph, error: &RunError) -> HostError {
     let message = error.to_string();
     match error {
         RunError::Input { .. } => HostError::new(ErrorCode::InvalidArgument, message),
+        RunError::TooLarge(_) => {
+            sandbox.fail_compute(FailureKind::TooLarge, &message);
+            HostError::new(ErrorCode::TooLarge, message)
+        }
+        RunError::Failed { .. } if graph.has_free_axes() => {
+            sandbox.fail_compute(FailureKind::Invalid, &message);
+            HostError::new(ErrorCode::InvalidArgument, message)
+        }
         RunError::Failed { .. } => {
             sandbox.fail_compute(FailureKind::Module, &message);
             HostError::new(ErrorCode::RuntimeError, message)
