@@ -27,7 +27,7 @@ use crate::{atomic_file, span};
 
 /// Share of the requests that arrives above what the device can carry: enough that it cannot keep
 /// its SLO alone, and little enough that two cores can carry device and relays together.
-const EXCESS: f64 = 0.18;
+const EXCESS: f64 = 0.16;
 
 /// Bounds of `--duration`: long enough for a forecast to learn, short enough to wait for.
 const DURATION_MIN: Duration = Duration::from_secs(5);
