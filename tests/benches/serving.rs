@@ -2,8 +2,8 @@
 //!
 //! The model adds 256 floats (1 KB) to themselves, so what is measured is everything but the model. Agent
 //! and relay are the real processes, on loopback. `bare` runs the same module in this process: the bound
-//! that the other two are held against, in the same run. `hop` is one request stream on a kept QUIC
-//! connection, from the first byte written to the last byte read.
+//! that the others are held against, in the same run. `live` is a health check: HTTP without inference.
+//! `hop` is one request stream on a kept QUIC connection, from the first byte written to the last read.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -57,6 +57,9 @@ fn bench(criterion: &mut Criterion) {
 
     let agent = site.agent("modules = [\"doubler.wasm\"]\nslots = 1\n");
     let mut client = tokio.block_on(connect(agent.daemon.address()));
+    group.bench_function("live", |bencher| {
+        bencher.iter(|| tokio.block_on(live(&mut client)));
+    });
     group.bench_function("http", |bencher| {
         bencher.iter(|| tokio.block_on(over_http(&mut client)));
     });
@@ -94,6 +97,18 @@ async fn connect(address: SocketAddr) -> SendRequest<Full<Bytes>> {
     let (client, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
     tokio::spawn(connection);
     client
+}
+
+/// A request that runs nothing: what HTTP over loopback costs by itself.
+async fn live(client: &mut SendRequest<Full<Bytes>>) {
+    client.ready().await.expect("the connection is kept");
+    let request = Request::get("/v2/health/live")
+        .header("host", "localhost")
+        .body(Full::default())
+        .expect("a request");
+    let response = client.send_request(request).await.expect("a response");
+    assert_eq!(response.status(), 200);
+    response.into_body().collect().await.expect("a body");
 }
 
 async fn over_http(client: &mut SendRequest<Full<Bytes>>) {
