@@ -1,11 +1,12 @@
 //! What the agent and the relay share as processes.
 //!
 //! [`run`] takes a [`Daemon`] from its configuration file to its exit code; [`arguments`] reads a command
-//! line; [`config`] reads a configuration. What a daemon serves, and how it drains, is its own.
+//! line; [`config`] reads a configuration; [`udp`] widens the socket that carries QUIC. What a daemon serves, and how it drains, is its own.
 
 pub mod config;
 mod log;
 mod signals;
+pub mod udp;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;

@@ -24,9 +24,6 @@ use super::{HANDSHAKES_MAX, SeatError};
 /// Bytes in flight before the first acknowledgement.
 const INITIAL_WINDOW_BYTES: u64 = 64 << 10;
 
-/// Bytes that the socket is asked to buffer each way.
-const SOCKET_BUFFER_BYTES: usize = 8 << 20;
-
 /// Bytes that QUIC buffers for a connection each way, and for one of its streams: at 40 ms of round
 /// trip they carry 100 and 50 MB/s.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -126,18 +123,6 @@ fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
         Some(Protocol::UDP),
     )?;
     socket.bind(&address.into())?;
-    // A clamped buffer costs packets under load, not correctness.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
-    let receive = socket.recv_buffer_size()?;
-    let send = socket.send_buffer_size()?;
-    if receive < SOCKET_BUFFER_BYTES || send < SOCKET_BUFFER_BYTES {
-        tracing::warn!(
-            wanted = SOCKET_BUFFER_BYTES,
-            receive,
-            send,
-            "the system clamps UDP buffers; raise net.core.rmem_max and net.core.wmem_max"
-        );
-    }
+    tidegate_daemon::udp::widen_buffers(&socket)?;
     Ok(socket.into())
 }

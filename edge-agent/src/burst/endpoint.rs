@@ -23,9 +23,6 @@ use super::transfer::MODULE_STREAMS_MAX;
 /// Bytes in flight before the first acknowledgement.
 const INITIAL_WINDOW_BYTES: u64 = 64 << 10;
 
-/// Bytes that the socket is asked to buffer each way.
-const SOCKET_BUFFER_BYTES: usize = 8 << 20;
-
 /// A link on which nothing was received for so long is lost.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(2);
 
@@ -87,18 +84,6 @@ fn socket(domain: Domain, address: SocketAddr) -> io::Result<UdpSocket> {
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into())?;
-    // A clamped buffer costs packets under load, not correctness.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
-    let receive = socket.recv_buffer_size()?;
-    let send = socket.send_buffer_size()?;
-    if receive < SOCKET_BUFFER_BYTES || send < SOCKET_BUFFER_BYTES {
-        tracing::warn!(
-            wanted = SOCKET_BUFFER_BYTES,
-            receive,
-            send,
-            "the system clamps UDP buffers; raise net.core.rmem_max and net.core.wmem_max"
-        );
-    }
+    tidegate_daemon::udp::widen_buffers(&socket)?;
     Ok(socket.into())
 }
