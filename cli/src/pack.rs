@@ -17,7 +17,8 @@ use tidegate_runtime::module::{
     FILE_BYTES_MAX, GuestError, Manifest, ManifestError, ModuleError, ModuleFile, PassThroughError,
     component_from_guest, pass_through,
 };
-use tidegate_runtime::{GraphError, Limits, LoadError, Runtime, StartError, graph};
+use tidegate_graph::GraphError;
+use tidegate_runtime::{Limits, LoadError, Runtime, StartError};
 
 use crate::atomic_file;
 
@@ -233,7 +234,7 @@ fn manifest(args: &Args, onnx: &[u8]) -> Result<Manifest, PackError> {
         })?,
         None => {
             let (inputs, outputs) =
-                graph::describe(onnx).map_err(|source| graph_error(args, source))?;
+                tidegate_graph::describe(onnx).map_err(|source| graph_error(args, source))?;
             let name = match &args.name {
                 Some(name) => name.clone(),
                 None => name_from(&args.out).ok_or_else(|| PackError::Name(args.out.clone()))?,

@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use prost::Message;
 use tidegate_inference::{Dtype, NamedTensor, Priority, Shape, Tensor};
 use tidegate_runtime::module::pass_through;
-use tidegate_runtime::{Budget, Limits, Manifest, Model, ModuleFile, Runtime, Slots, graph};
+use tidegate_runtime::{Budget, Limits, Manifest, Model, ModuleFile, Runtime, Slots};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
@@ -70,7 +70,7 @@ fn identity() -> Vec<u8> {
 
 fn model(runtime: &Runtime) -> Arc<Model> {
     let onnx = identity();
-    let (inputs, outputs) = graph::describe(&onnx).expect("the graph is an ONNX file");
+    let (inputs, outputs) = tidegate_graph::describe(&onnx).expect("the graph is an ONNX file");
     let manifest = Manifest::new("identity", "1.0.0", inputs, outputs);
     let guest = pass_through("g").expect("the name fits");
     let file = ModuleFile::assemble(&guest, manifest, &[("g", &onnx)]).expect("it reads back");

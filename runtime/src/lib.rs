@@ -9,7 +9,6 @@
 //! Whatever a module or a request does ends in a [`tidegate_inference::Failure`] that says whose fault
 //! it was; it never takes the process down or touches another request.
 
-pub mod graph;
 pub mod module;
 
 mod budget;
@@ -22,7 +21,6 @@ mod slots;
 
 pub use budget::Budget;
 pub use engine::StartError;
-pub use graph::GraphError;
 pub use limits::{Limits, SLOTS_MAX};
 pub use model::Model;
 pub use module::{Manifest, ModuleError, ModuleFile};

@@ -34,9 +34,8 @@ pub const MANIFEST_SECTION: &str = "tidegate:manifest";
 /// What the names of the sections that hold graphs begin with.
 pub const GRAPH_SECTION_PREFIX: &str = "tidegate:graph:";
 
-/// Largest module file. The largest models that run well on an edge device's processor, some two
-/// hundred million 32-bit weights, stay below it.
-pub const FILE_BYTES_MAX: usize = 1 << 30;
+/// Largest module file: a graph may take all of it.
+pub const FILE_BYTES_MAX: usize = tidegate_graph::ONNX_BYTES_MAX;
 
 /// Largest manifest: room for every tensor, graph and label at its longest.
 pub const MANIFEST_BYTES_MAX: usize = 256 << 10;

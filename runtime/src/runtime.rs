@@ -13,7 +13,7 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 
 use crate::engine::{self, StartError, Ticker};
-use crate::graph::{Graph, GraphError, GraphLimits};
+use tidegate_graph::{Graph, GraphError, GraphLimits};
 use crate::limits::Limits;
 use crate::model::{Inputs, Model, Outputs};
 use crate::module::{GraphSection, ModuleError, ModuleFile};

@@ -19,7 +19,7 @@ pub(crate) use self::link::{is_allowed, linker};
 use self::log::GuestLog;
 pub(crate) use self::log::LogGate;
 use crate::budget::{Budget, Stop};
-use crate::graph::Graph;
+use tidegate_graph::Graph;
 use crate::limits::Limits;
 
 /// A tensor that a guest has a handle of.

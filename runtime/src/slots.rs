@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use self::queue::{Job, Queue};
 use crate::budget::Budget;
-use crate::graph::panic_text;
+use tidegate_graph::panic_text;
 use crate::limits::SLOTS_MAX;
 use crate::model::Model;
 

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use tidegate_inference::{Dtype, NamedTensor, Shape, Tensor};
 use tidegate_runtime::module::pass_through;
-use tidegate_runtime::{Manifest, ModuleFile, graph};
+use tidegate_runtime::{Manifest, ModuleFile};
 
 /// Matrix products in the chain.
 const DEPTH: usize = 8;
@@ -18,7 +18,7 @@ pub(super) const SLOW_ROWS: usize = 1024;
 /// A module file of this name.
 pub(super) fn module(name: &str) -> Bytes {
     let onnx = onnx();
-    let (inputs, outputs) = graph::describe(&onnx).unwrap();
+    let (inputs, outputs) = tidegate_graph::describe(&onnx).unwrap();
     let manifest = Manifest::new(name, "1.2.0", inputs, outputs);
     let component = pass_through("graph").unwrap();
     let file = ModuleFile::assemble(&component, manifest, &[("graph", &onnx)]).unwrap();

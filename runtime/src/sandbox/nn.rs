@@ -16,7 +16,7 @@ use wasmtime::component::{ComponentType, Lift, Linker, Lower, Resource, Resource
 
 use self::compute::compute;
 use super::{HostTensor, Refusal, Sandbox, tensors};
-use crate::graph::Graph;
+use tidegate_graph::Graph;
 
 /// `wasi:nn/tensor.tensor-type`, in the order of its declaration there.
 #[derive(Clone, Copy, ComponentType, Lift, Lower)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_inference::{Dtype, FailureKind, NamedTensor, Tensor};
-use tidegate_runtime::{Budget, Limits, Manifest, ModuleFile, graph};
+use tidegate_runtime::{Budget, Limits, Manifest, ModuleFile};
 use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
@@ -225,7 +225,7 @@ fn a_guest_that_traps_when_its_graph_fails_is_not_blamed_for_it() {
         unreachable";
     let component = guest(&imports, "(data (i32.const 16) \"g\")", body);
     let bytes = joined(1);
-    let (inputs, outputs) = graph::describe(&bytes).unwrap();
+    let (inputs, outputs) = tidegate_graph::describe(&bytes).unwrap();
     let manifest = Manifest::new("model", "1.0.0", inputs, outputs);
     let file = ModuleFile::assemble(&component, manifest, &[("g", &bytes)]).unwrap();
     let runtime = runtime();

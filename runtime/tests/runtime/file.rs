@@ -6,7 +6,8 @@ use tidegate_runtime::module::{
     FILE_BYTES_MAX, GRAPH_SECTION_PREFIX, MANIFEST_SECTION, component_from_guest, pass_through,
     sha256,
 };
-use tidegate_runtime::{GraphError, LoadError, Manifest, ModuleError, ModuleFile, graph};
+use tidegate_graph::GraphError;
+use tidegate_runtime::{LoadError, Manifest, ModuleError, ModuleFile};
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{NodeProto, StringStringEntryProto, TensorProto};
 
@@ -90,7 +91,7 @@ proptest! {
     #[test]
     fn noise_is_no_module(noise in proptest::collection::vec(any::<u8>(), 0..512)) {
         prop_assert!(parse(noise.clone()).is_err());
-        prop_assert!(graph::describe(&noise).is_err());
+        prop_assert!(tidegate_graph::describe(&noise).is_err());
         let component = wat::parse_str("(component)").unwrap();
         prop_assert!(parse([component, noise].concat()).is_err());
     }
@@ -240,7 +241,7 @@ fn describing_reads_the_declarations() {
     let outputs = vec![value("y", DataType::Bool, vec![0.into()])];
     let nodes = vec![node("NoSuchOperator", &["a"], "y")];
     let bytes = onnx(inputs, vec![weights], nodes, outputs);
-    let (inputs, outputs) = graph::describe(&bytes).unwrap();
+    let (inputs, outputs) = tidegate_graph::describe(&bytes).unwrap();
     let expected = [
         spec("a", Dtype::Int64, &[-1, 3, -1]),
         spec("s", Dtype::Bytes, &[]),
@@ -254,7 +255,7 @@ fn values_that_cannot_be_served_are_named() {
     let x = || value("x", DataType::Float, vec![]);
     let check = |bad, message: &str| {
         let bytes = onnx(vec![x(), bad], vec![], vec![], vec![x()]);
-        let error = graph::describe(&bytes).unwrap_err();
+        let error = tidegate_graph::describe(&bytes).unwrap_err();
         assert!(matches!(error, GraphError::Value { .. }), "{error}");
         let text = error.to_string();
         assert!(
@@ -299,7 +300,7 @@ fn data_in_another_file_is_refused_and_never_read() {
             ..node("Constant", &[], "w")
         }));
         let bytes = onnx(vec![float("x")], constants, nodes, vec![float("y")]);
-        let error = graph::describe(&bytes).unwrap_err();
+        let error = tidegate_graph::describe(&bytes).unwrap_err();
         assert!(
             matches!(&error, GraphError::ExternalData { tensor } if tensor == name),
             "{error}"

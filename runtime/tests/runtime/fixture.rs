@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use tidegate_inference::{Dtype, Failure, NamedTensor, Shape, Tensor, TensorSpec};
 use tidegate_runtime::module::pass_through;
-use tidegate_runtime::{Budget, Limits, Manifest, Model, ModuleFile, Runtime, graph};
+use tidegate_runtime::{Budget, Limits, Manifest, Model, ModuleFile, Runtime};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
@@ -177,7 +177,7 @@ pub(crate) fn identity() -> Vec<u8> {
 
 /// A module that only runs its graph, with the manifest that `tidegate pack` would write.
 pub(crate) fn packed(onnx: &[u8]) -> ModuleFile {
-    let (inputs, outputs) = graph::describe(onnx).unwrap();
+    let (inputs, outputs) = tidegate_graph::describe(onnx).unwrap();
     let manifest = Manifest::new("model", "1.0.0", inputs, outputs);
     ModuleFile::assemble(&pass_through("g").unwrap(), manifest, &[("g", onnx)]).unwrap()
 }

@@ -4,7 +4,7 @@ use tidegate_inference::{FailureKind, NamedTensor, Shape, Tensor};
 
 use super::{ErrorCode, HostError, Outputs};
 use crate::budget::Stop;
-use crate::graph::{Graph, GraphError, RunError};
+use tidegate_graph::{Graph, GraphError, RunError};
 use crate::sandbox::Sandbox;
 
 /// Runs a graph on what a guest gave, and hands the outputs to it.
@@ -22,14 +22,14 @@ pub(super) fn compute(
     // Nothing interrupts planning, so the budget is looked at on both sides of it.
     let in_time = |sandbox: &mut Sandbox| {
         let checked = sandbox.budget.check();
-        checked.map_err(|stop| run_error(sandbox, graph, &stop.into()))
+        checked.map_err(|stop| run_error(sandbox, graph, &RunError::Stopped(stop)))
     };
     in_time(sandbox)?;
     let plan = graph.plan(shapes);
     in_time(sandbox)?;
     let outputs = plan
         .map_err(|error| plan_error(sandbox, graph, &error))?
-        .run(&inputs, &sandbox.budget)
+        .run(&inputs, || sandbox.budget.check())
         .map_err(|error| run_error(sandbox, graph, &error))?;
     drop(inputs);
     graph
@@ -83,7 +83,7 @@ fn plan_error(sandbox: &mut Sandbox, graph: &Graph, error: &GraphError) -> HostE
 }
 
 /// Where the caller chose a shape, the engine may find out only in the run that it does not fit.
-fn run_error(sandbox: &mut Sandbox, graph: &Graph, error: &RunError) -> HostError {
+fn run_error(sandbox: &mut Sandbox, graph: &Graph, error: &RunError<Stop>) -> HostError {
     let message = error.to_string();
     match error {
         RunError::Input { .. } => HostError::new(ErrorCode::InvalidArgument, message),

@@ -1,6 +1,6 @@
 //! ONNX graphs: what they take and give, and how they run.
 //!
-//! Everything that knows tract is in here. A `Graph` is read once per digest and shared; a plan is the
+//! Everything that knows tract is in here. A [`Graph`] is read once per digest and shared; a plan is the
 //! graph optimised for one set of input shapes. Reading and optimising happen outside the sandbox, on
 //! bytes that may be anything: on a thread of their own with a deep stack, where a panic becomes a
 //! [`GraphError`], and with every tensor's size checked before it is folded.
@@ -9,6 +9,7 @@ mod convert;
 mod describe;
 mod external;
 mod fills;
+mod ops;
 mod plan;
 mod run;
 
@@ -20,11 +21,12 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{InferenceModel, TractError};
 
 pub use self::describe::describe;
-pub(crate) use self::plan::Plan;
-pub(crate) use self::run::RunError;
+pub use self::plan::Plan;
+pub use self::run::{RunError, Stop};
 
-/// Largest ONNX file, as a whole module may be.
-pub const ONNX_BYTES_MAX: usize = crate::module::FILE_BYTES_MAX;
+/// Largest ONNX file. The largest models that run well on an edge device's processor, some two hundred
+/// million 32-bit weights, stay below it.
+pub const ONNX_BYTES_MAX: usize = 1 << 30;
 
 /// Most nodes at a graph's outermost level; large language models have some ten thousand.
 pub const NODES_MAX: usize = 50_000;
@@ -114,7 +116,7 @@ impl GraphError {
 
 /// What the engine says, causes included. Each is cut by itself: the outer ones may print a whole node
 /// or graph, and the innermost tells most.
-pub(crate) fn said(error: &TractError) -> String {
+fn said(error: &TractError) -> String {
     const CAUSES_MAX: usize = 8;
     let causes: Vec<String> = error
         .chain()
@@ -128,16 +130,16 @@ pub(crate) fn said(error: &TractError) -> String {
 
 /// How much a graph may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GraphLimits {
+pub struct GraphLimits {
     /// Largest tensor inside a graph.
-    pub(crate) tensor_bytes_max: usize,
+    pub tensor_bytes_max: usize,
     /// Plans kept for a graph with free axes.
-    pub(crate) plans_max: usize,
+    pub plans_max: usize,
 }
 
 /// A graph that has been read, with the plans made of it so far.
 #[derive(Debug)]
-pub(crate) struct Graph {
+pub struct Graph {
     model: InferenceModel,
     inputs: Vec<TensorSpec>,
     outputs: Vec<String>,
@@ -154,7 +156,7 @@ struct Entry {
 
 impl Graph {
     /// Reads a graph, and prepares it if no axis of its inputs is free.
-    pub(crate) fn read(onnx: &[u8], limits: GraphLimits) -> Result<Self, GraphError> {
+    pub fn read(onnx: &[u8], limits: GraphLimits) -> Result<Self, GraphError> {
         on_deep_stack(|| {
             let proto = decode(onnx)?;
             if let Some(graph) = &proto.graph {
@@ -176,17 +178,17 @@ impl Graph {
     }
 
     /// What it takes, in the order in which a plan wants it.
-    pub(crate) fn inputs(&self) -> &[TensorSpec] {
+    pub fn inputs(&self) -> &[TensorSpec] {
         &self.inputs
     }
 
     /// The names of what it gives.
-    pub(crate) fn outputs(&self) -> &[String] {
+    pub fn outputs(&self) -> &[String] {
         &self.outputs
     }
 
     /// Whether the caller chooses a shape.
-    pub(crate) fn has_free_axes(&self) -> bool {
+    pub fn has_free_axes(&self) -> bool {
         self.fixed_shapes().is_none()
     }
 
@@ -200,7 +202,7 @@ impl Graph {
 
     /// The plan for inputs of these shapes, made now if it is not there, which nothing interrupts. Of
     /// several threads that want the same plan one makes it and the others wait for it.
-    pub(crate) fn plan(&self, shapes: Vec<Shape>) -> Result<Arc<Plan>, GraphError> {
+    pub fn plan(&self, shapes: Vec<Shape>) -> Result<Arc<Plan>, GraphError> {
         let entry = {
             let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = match plans.iter().position(|entry| entry.shapes == shapes) {
@@ -271,7 +273,7 @@ fn on_deep_stack<T: Send>(
 }
 
 /// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)

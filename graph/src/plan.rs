@@ -13,11 +13,11 @@ use tract_onnx::tract_hir::internal::{TypedFact, TypedOp};
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
 use super::convert::native_type;
-use super::{GraphError, shorten_name};
+use super::{GraphError, ops, shorten_name};
 
 /// A graph, ready to run on inputs of certain shapes.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     pub(super) simple: Arc<SimplePlan<TypedFact, Box<dyn TypedOp>>>,
     pub(super) tensor_bytes_max: usize,
 }
@@ -26,7 +26,8 @@ pub(crate) struct Plan {
 pub(super) fn translate(proto: &ModelProto) -> Result<InferenceModel, GraphError> {
     // The shapes that a file notes for inner values are hints, often with names for free axes that
     // contradict the shape that a request brings. The engine infers them from the inputs.
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    ops::register(&mut onnx.op_register);
     let parsed = onnx
         .parse(proto, None)
         .map_err(|error| GraphError::prepare(&error))?;

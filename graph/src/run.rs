@@ -14,14 +14,13 @@ use tract_onnx::tract_hir::internal::{TypedFact, TypedNode, tvec};
 use super::convert::{from_native, to_native};
 use super::plan::tensor_bytes;
 use super::{GraphError, Plan, panic_text, said, shorten_name};
-use crate::budget::{Budget, Stop};
 
-/// Why a run gave no outputs.
+/// Why a run gave no outputs. `S` says why a caller stops its runs.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RunError {
-    /// The budget ended.
-    #[error(transparent)]
-    Stopped(#[from] Stop),
+pub enum RunError<S> {
+    /// The caller stopped it.
+    #[error("{0}")]
+    Stopped(S),
     /// An input cannot be brought into the engine's form.
     #[error("input {index}: {reason}")]
     Input {
@@ -41,10 +40,20 @@ pub(crate) enum RunError {
     },
 }
 
+/// Why a caller stops its runs.
+pub trait Stop: std::error::Error + Copy + Send + Sync + 'static {}
+
+impl<S: std::error::Error + Copy + Send + Sync + 'static> Stop for S {}
+
 impl Plan {
-    /// Runs the plan on inputs in the graph's order, of the shapes that the plan was made for.
-    pub(crate) fn run(&self, inputs: &[Tensor], budget: &Budget) -> Result<Vec<Tensor>, RunError> {
-        budget.check()?;
+    /// Runs the plan on inputs in the graph's order, of the shapes that the plan was made for. Before
+    /// each node `check` is asked whether to go on.
+    pub fn run<S: Stop>(
+        &self,
+        inputs: &[Tensor],
+        check: impl Fn() -> Result<(), S>,
+    ) -> Result<Vec<Tensor>, RunError<S>> {
+        check().map_err(RunError::Stopped)?;
         let mut native: TVec<TValue> = tvec![];
         for (index, input) in inputs.iter().enumerate() {
             native.push(to_native(input).map_err(|error| RunError::Input {
@@ -52,12 +61,12 @@ impl Plan {
                 reason: said(&error),
             })?);
         }
-        let run = || self.run_native(native, budget);
+        let run = || self.run_native(native, &check);
         let outputs = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| RunError::Failed {
             reason: format!("the engine panicked: {}", panic_text(&*panic)),
         })?;
         outputs.map_err(|error| {
-            if let Some(stop) = error.downcast_ref::<Stop>() {
+            if let Some(stop) = error.downcast_ref::<S>() {
                 return RunError::Stopped(*stop);
             }
             if let Some(refused) = error.downcast_ref::<GraphError>() {
@@ -69,10 +78,14 @@ impl Plan {
         })
     }
 
-    fn run_native(&self, inputs: TVec<TValue>, budget: &Budget) -> TractResult<Vec<Tensor>> {
+    fn run_native<S: Stop>(
+        &self,
+        inputs: TVec<TValue>,
+        check: &impl Fn() -> Result<(), S>,
+    ) -> TractResult<Vec<Tensor>> {
         let mut state = SimpleState::new(&self.simple)?;
         let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
-            budget.check()?;
+            check()?;
             self.check_size(context, node, &inputs)?;
             eval(context, state, node, inputs)
         })?;

@@ -1,0 +1,5 @@
+//! Operators of the default domain.
+
+use tract_onnx::model::OnnxOpRegister;
+
+pub(super) fn register(_operators: &mut OnnxOpRegister) {}

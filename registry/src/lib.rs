@@ -1,0 +1,1 @@
+//! Where modules come from: OCI registries, the local store, signatures and trust.
