@@ -8,12 +8,14 @@ mod failure;
 mod model;
 mod request;
 mod tensor;
+mod version;
 
 pub use digest::{Digest, ParseDigestError};
 pub use failure::{Failure, FailureKind};
-pub use model::{ModelMetadata, TensorSpec, select_outputs};
+pub use model::{Isolation, ModelMetadata, TensorSpec, select_outputs};
 pub use request::{Placement, Priority, Reason, Reply, Request, TIME_MAX, Timings};
 pub use tensor::{
     Dtype, NAME_BYTES_MAX, NamedTensor, ParseDtypeError, RANK_MAX, Shape, Tensor, TensorError,
     byte_elements,
 };
+pub use version::{ParseVersionError, VERSION_BYTES_MAX, Version};

@@ -28,6 +28,30 @@ impl TensorSpec {
     }
 }
 
+/// Where a model's graphs run, the weaker first: of two wishes the greater holds.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// The guest runs in the sandbox, its graphs on the host: fast, for graphs of authors one trusts.
+    #[default]
+    Host,
+    /// The graphs run in the sandbox too.
+    Strict,
+}
+
+impl Isolation {
+    /// `host` or `strict`, as manifests and configurations have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Strict => "strict",
+        }
+    }
+}
+
 /// A served model, as the metadata endpoint reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelMetadata {

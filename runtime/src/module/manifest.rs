@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tidegate_inference::{Digest, ModelMetadata, NAME_BYTES_MAX, RANK_MAX, TensorSpec};
+use tidegate_inference::{
+    Digest, Isolation, ModelMetadata, NAME_BYTES_MAX, RANK_MAX, TensorSpec, Version,
+};
 
 use super::GRAPHS_MAX;
 
@@ -21,7 +23,7 @@ pub const TENSORS_MAX: usize = 128;
 /// Most labels of a module.
 pub const LABELS_MAX: usize = 64;
 
-/// Longest version, licence expression, and key or value of a label.
+/// Longest licence expression, and key or value of a label.
 const TEXT_BYTES_MAX: usize = 256;
 
 /// What a module says of itself.
@@ -32,11 +34,14 @@ pub struct Manifest {
     pub format: u32,
     /// The name by which requests ask for it.
     pub name: String,
-    /// Version of the model, such as `1.4.0`.
+    /// Version of the model, such as `1.4.0`; always a [`Version`].
     pub version: String,
     /// SPDX licence expression of code and weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
+    /// Where the graphs want to run; a host's policy may be stricter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub isolation: Isolation,
     /// What a request gives.
     pub inputs: Vec<TensorSpec>,
     /// What a reply gives, in this order.
@@ -45,7 +50,7 @@ pub struct Manifest {
     #[serde(default)]
     pub graphs: Vec<GraphEntry>,
     /// What the module needs at most; a host may allow less.
-    #[serde(default, skip_serializing_if = "ModuleLimits::is_empty")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub limits: ModuleLimits,
     /// Free text by key, for people and registries.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -85,10 +90,8 @@ pub struct ModuleLimits {
     pub compute_ms: Option<u64>,
 }
 
-impl ModuleLimits {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What is wrong with a manifest.
@@ -132,6 +135,7 @@ impl Manifest {
             name: name.into(),
             version: version.into(),
             licence: None,
+            isolation: Isolation::Host,
             inputs,
             outputs,
             graphs: Vec::new(),
@@ -149,10 +153,9 @@ impl Manifest {
             return Err(ManifestError::Format { got });
         }
         plain_name("name", &manifest.name)?;
-        let version = &manifest.version;
-        let starts_with_digit = version.starts_with(|first: char| first.is_ascii_digit());
-        if !starts_with_digit || version.len() > TEXT_BYTES_MAX || !version.chars().all(is_plain) {
-            return refuse("version", version, "must look like 1.4.0");
+        if manifest.version.parse::<Version>().is_err() {
+            let rule = "must look like 1.4.0 or 1.4.0-rc.1";
+            return refuse("version", &manifest.version, rule);
         }
         if let Some(licence) = &manifest.licence {
             text("licence", licence)?;
@@ -205,13 +208,13 @@ fn refuse<T>(field: &'static str, value: &str, rule: &'static str) -> Result<T, 
 }
 
 fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "._-+".contains(c)
+    c.is_ascii_alphanumeric() || "._-".contains(c)
 }
 
 fn plain_name(field: &'static str, name: &str) -> Result<(), ManifestError> {
     let starts_plain = name.starts_with(|first: char| first.is_ascii_alphanumeric());
     let fits = name.len() <= NAME_BYTES_MAX;
-    if starts_plain && fits && name.chars().all(|c| is_plain(c) && c != '+') {
+    if starts_plain && fits && name.chars().all(is_plain) {
         return Ok(());
     }
     let rule =
@@ -298,6 +301,23 @@ mod tests {
         assert_eq!(Manifest::parse(&manifest.to_json()).unwrap(), manifest);
     }
 
+    #[test]
+    fn isolation_is_the_hosts_unless_it_is_said() {
+        let mut manifest = Manifest::parse(good().as_bytes()).unwrap();
+        assert_eq!(manifest.isolation, Isolation::Host);
+        let json = String::from_utf8(manifest.to_json()).unwrap();
+        assert!(!json.contains("isolation"), "{json}");
+        manifest.isolation = Isolation::Strict;
+        let json = String::from_utf8(manifest.to_json()).unwrap();
+        assert!(json.contains(r#""isolation":"strict""#), "{json}");
+        assert_eq!(Manifest::parse(json.as_bytes()).unwrap(), manifest);
+        check(
+            "\"licence\"",
+            "\"isolation\":\"none\",\"licence\"",
+            "`none`",
+        );
+    }
+
     #[track_caller]
     fn check(from: &str, to: &str, message: &str) {
         let json = good().replace(from, to);
@@ -313,6 +333,7 @@ mod tests {
         check("\"face\"", "\"\"", "name \"\"");
         check("\"face\"", "\"../face\"", "name \"../face\"");
         check("1.0.0", "latest", "version \"latest\"");
+        check("1.0.0", "1.0rc1", "version \"1.0rc1\"");
         check("\"MIT\"", "\"\"", "licence");
         check("\"image\"", "\"\\u0007\"", "control characters");
         check("[1]", "[1,1,1,1,1,1,1,1,1]", "more than 8 axes");
