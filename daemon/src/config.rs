@@ -14,6 +14,8 @@ use tidegate_inference::NAME_BYTES_MAX;
 
 pub use toml::Spanned;
 
+use crate::state::{STATE_BYTES_MAX, STATE_BYTES_MIN, StateConfig};
+
 /// Longest configuration file that is read: thousands of times what every key takes.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
@@ -173,6 +175,20 @@ impl Source<'_> {
         Ok(written.into_inner())
     }
 
+    /// The values of `state-dir` and `state-bytes-max`; by default the folder that the environment names.
+    pub fn state(
+        self,
+        folder: Option<PathBuf>,
+        bytes_max: &Option<Spanned<u64>>,
+    ) -> Result<StateConfig, ConfigError> {
+        let range = STATE_BYTES_MIN..=STATE_BYTES_MAX;
+        let default = StateConfig::default();
+        Ok(StateConfig {
+            folder: folder.map(|path| self.beside(path)).or(default.folder),
+            bytes_max: self.whole("state-bytes-max", bytes_max, default.bytes_max, range)?,
+        })
+    }
+
     /// A list of files whose length is in `range`.
     pub fn files(
         self,
@@ -266,6 +282,8 @@ mod tests {
         log: Option<Spanned<String>>,
         files: Option<Spanned<Vec<PathBuf>>>,
         needed: Option<PathBuf>,
+        state: Option<PathBuf>,
+        state_bytes_max: Option<Spanned<u64>>,
     }
 
     #[derive(Debug, PartialEq)]
@@ -276,6 +294,7 @@ mod tests {
         log: String,
         files: Vec<PathBuf>,
         needed: PathBuf,
+        state: StateConfig,
     }
 
     fn parse(text: &str, path: &Path) -> Result<Meant, ConfigError> {
@@ -291,6 +310,7 @@ mod tests {
                 None => Vec::new(),
             },
             needed: source.needed("needed", raw.needed, "nothing works without it")?,
+            state: source.state(raw.state, &raw.state_bytes_max)?,
         })
     }
 
@@ -305,10 +325,12 @@ mod tests {
             log: "info".to_owned(),
             files: Vec::new(),
             needed: "/etc/n".into(),
+            state: StateConfig::default(),
         };
         check("needed = 'n'", defaults());
         check(
-            "needed = '/n'\nwhole = 255\nreal = 1\nname = 'd'\nlog = 'warn,a=off'\nfiles = ['f', '/g']",
+            "needed = '/n'\nwhole = 255\nreal = 1\nname = 'd'\nlog = 'warn,a=off'\nfiles = ['f', '/g']\n\
+             state = 's'\nstate_bytes_max = 100000000",
             Meant {
                 whole: 255,
                 real: 1.0,
@@ -316,6 +338,10 @@ mod tests {
                 log: "warn,a=off".to_owned(),
                 files: vec!["/etc/f".into(), "/g".into()],
                 needed: "/n".into(),
+                state: StateConfig {
+                    folder: Some("/etc/s".into()),
+                    bytes_max: 100_000_000,
+                },
             },
         );
         let bare = parse("needed = 'n'", Path::new("d.toml")).unwrap();
@@ -352,6 +378,10 @@ mod tests {
         );
         check("files = [\n'a',\n'b',\n'c']", &["line 3: files:", "not 3"]);
         check("needed = 'm'", &["line 3", "needed"]);
+        check(
+            "state_bytes_max = 1",
+            &["line 3: state-bytes-max:", "67108864"],
+        );
         check("whole = ", &["line 3"]);
         let error = parse("whole = 1", Path::new("d.toml")).unwrap_err();
         assert_eq!(

@@ -1,11 +1,13 @@
 //! What the agent and the relay share as processes.
 //!
 //! [`run`] takes a [`Daemon`] from its configuration file to its exit code; [`arguments`] reads a command
-//! line; [`config`] reads a configuration; [`udp`] widens the socket that carries QUIC. What a daemon serves, and how it drains, is its own.
+//! line; [`config`] reads a configuration; [`state`] is the folder that keeps what outlives the process; [`udp`]
+//! widens the socket that carries QUIC. What a daemon serves, and how it drains, is its own.
 
 pub mod config;
 mod log;
 mod signals;
+pub mod state;
 pub mod udp;
 
 use std::io::{self, Write as _};
