@@ -23,7 +23,7 @@ use self::report::{Machine, Report, table};
 use self::stage::{Policy, Stage};
 use self::trace::Trace;
 use self::view::{View, say};
-use crate::{atomic_file, span};
+use crate::span;
 
 /// Share of the requests that arrives above what the device can carry: enough that it cannot keep
 /// its SLO alone, and little enough that two cores can carry device and relays together.
@@ -171,8 +171,8 @@ async fn perform(args: Args) -> anyhow::Result<ExitCode> {
         policies: rows,
     };
     let json = serde_json::to_vec_pretty(&report)?;
-    atomic_file::write(&args.out.join("report.json"), &json)?;
-    atomic_file::write(
+    tidegate_store::write_whole(&args.out.join("report.json"), &json)?;
+    tidegate_store::write_whole(
         &args.out.join("index.html"),
         page(&report, &courses).as_bytes(),
     )?;

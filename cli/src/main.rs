@@ -4,7 +4,6 @@
 //! command. Exit codes: 0 for success, 1 for a failure, 64 for bad usage or configuration.
 
 mod agent;
-mod atomic_file;
 mod child;
 mod demo;
 mod dev_certs;

@@ -12,15 +12,13 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use tidegate_graph::GraphError;
 use tidegate_inference::NAME_BYTES_MAX;
 use tidegate_runtime::module::{
     FILE_BYTES_MAX, GuestError, Manifest, ManifestError, ModuleError, ModuleFile, PassThroughError,
     component_from_guest, pass_through,
 };
-use tidegate_graph::GraphError;
 use tidegate_runtime::{Limits, LoadError, Runtime, StartError};
-
-use crate::atomic_file;
 
 /// Version of a module for which nobody chose.
 const VERSION_DEFAULT: &str = "1.0.0";
@@ -173,7 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<(), PackError> {
         return Err(PackError::OutputIsInput(args.out.clone()));
     }
     let module = build(args)?;
-    atomic_file::write(&args.out, module.file()).map_err(|source| PackError::Write {
+    tidegate_store::write_whole(&args.out, module.file()).map_err(|source| PackError::Write {
         path: args.out.clone(),
         source,
     })?;

@@ -26,7 +26,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::relay_process::{Ended, Event, Launch, supervise};
 use super::{Observed, RELAYS_MAX, ScaleError, ScalerConfig, agents};
-use crate::atomic_file;
 
 /// Wait after the first crash, doubled by each further one.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -281,7 +280,7 @@ impl Fleet {
         let lines: String = ready.iter().map(|address| format!("{address}\n")).collect();
         let path = &self.config.relays_file;
         self.listed = None;
-        atomic_file::write_unsynced(path, lines.as_bytes()).map_err(|source| {
+        tidegate_store::write_whole_unsynced(path, lines.as_bytes()).map_err(|source| {
             ScaleError::RelaysFile {
                 path: path.clone(),
                 source,
