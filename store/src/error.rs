@@ -15,7 +15,7 @@ pub enum FolderError {
     )]
     Name(String),
     /// The folder is not there and cannot be made, or is no folder.
-    #[error("cannot use the folder {path}")]
+    #[error("cannot use the folder {}", path.display())]
     Open {
         /// The folder.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum FolderError {
         source: io::Error,
     },
     /// The file is there and cannot be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum FolderError {
         source: io::Error,
     },
     /// The disk is full, the folder is read-only, or the disk fails.
-    #[error("cannot write {path}")]
+    #[error("cannot write {}", path.display())]
     Write {
         /// The file, under the name that it was to have.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum FolderError {
         source: io::Error,
     },
     /// The file is there and cannot be taken away.
-    #[error("cannot remove {path}")]
+    #[error("cannot remove {}", path.display())]
     Remove {
         /// The file.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum FolderError {
         source: io::Error,
     },
     /// More bytes than the folder may hold.
-    #[error("{path} has {bytes} bytes, above the {bytes_max} of its folder")]
+    #[error("{} has {bytes} bytes, above the {bytes_max} of its folder", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum FolderError {
         bytes_max: u64,
     },
     /// What is in use leaves too little room.
-    #[error("no room for {path}: {held_bytes} of {bytes_max} bytes of its folder are in use")]
+    #[error("no room for {}: {held_bytes} of {bytes_max} bytes of its folder are in use", path.display())]
     Full {
         /// The file.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub enum FolderError {
         bytes_max: u64,
     },
     /// Another process has the folder's lock and does not go on.
-    #[error("another process has kept {path} locked for {waited:?}")]
+    #[error("another process has kept {} locked for {waited:?}", path.display())]
     Busy {
         /// The folder.
         path: PathBuf,
