@@ -7,6 +7,7 @@ mod agent;
 mod child;
 mod demo;
 mod dev_certs;
+mod engine;
 mod http;
 mod infer;
 mod inspect;
@@ -44,6 +45,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = tidegate_runtime::vet::vet_graph_if_asked() {
+        return ended;
+    }
     let cli: Cli = match tidegate_daemon::arguments() {
         Ok(cli) => cli,
         Err(ended) => return ended,

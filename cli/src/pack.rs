@@ -18,7 +18,9 @@ use tidegate_runtime::module::{
     FILE_BYTES_MAX, GuestError, Manifest, ManifestError, ModuleError, ModuleFile, PassThroughError,
     component_from_guest, pass_through,
 };
-use tidegate_runtime::{Limits, LoadError, Runtime, StartError};
+use tidegate_runtime::{LoadError, StartError, VetError};
+
+use crate::engine;
 
 /// Version of a module for which nobody chose.
 const VERSION_DEFAULT: &str = "1.0.0";
@@ -85,6 +87,14 @@ pub(crate) enum PackError {
         /// Why not.
         source: GraphError,
     },
+    /// Preparing the model failed or was stopped in the process that tries it.
+    #[error("cannot use {} as a graph", path.display())]
+    Vet {
+        /// The model.
+        path: PathBuf,
+        /// Why not.
+        source: VetError,
+    },
     /// The manifest file is not a manifest.
     #[error("cannot use {} as a manifest", path.display())]
     Manifest {
@@ -145,6 +155,7 @@ impl PackError {
             Self::Read { .. }
             | Self::TooLarge(_)
             | Self::Graph { .. }
+            | Self::Vet { .. }
             | Self::Manifest { .. }
             | Self::Guest { .. }
             | Self::PassThrough(_)
@@ -203,11 +214,15 @@ fn build(args: &Args) -> Result<ModuleFile, PackError> {
             source,
         }
     })?;
-    Runtime::new(1, Limits::default())
+    engine::start(1)
         .map_err(PackError::Engine)?
         .load(module.file().clone())
         .map_err(|source| match source {
             LoadError::Graph { source, .. } => graph_error(args, source),
+            LoadError::Vet { source, .. } => PackError::Vet {
+                path: args.model.clone(),
+                source,
+            },
             source => PackError::Load {
                 path: args.guest.as_ref().unwrap_or(&args.model).clone(),
                 source: Box::new(source),

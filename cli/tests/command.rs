@@ -24,6 +24,9 @@ use std::process::{Command, Output};
 /// Path of the program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate");
 
+/// Where the program keeps its state, so that nobody's own is touched.
+const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
+
 /// What a run of the program came to.
 struct Ran {
     code: Option<i32>,
@@ -37,6 +40,7 @@ fn tidegate<A: AsRef<OsStr>>(arguments: &[A]) -> Ran {
         stdout,
         stderr,
     } = Command::new(PROGRAM)
+        .env("XDG_STATE_HOME", STATE)
         .args(arguments)
         .output()
         .expect("the program starts");

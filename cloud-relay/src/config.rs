@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{self, ConfigError};
+use tidegate_daemon::state::StateConfig;
 use tidegate_identity::IdentityFiles;
+use tidegate_runtime::Vetting;
 
 /// What a relay serves, where, and within which bounds.
 #[derive(Clone, Debug)]
@@ -32,6 +34,11 @@ pub struct Config {
     pub identity: IdentityFiles,
     /// Modules to have ready before the first agent offers them.
     pub modules: Vec<PathBuf>,
+    /// Where compiled code is kept.
+    pub state: StateConfig,
+    /// The child process that prepares each graph first; it is this program, which has to begin with
+    /// [`tidegate_runtime::vet::vet_graph_if_asked`]. Without it graphs are prepared in this process alone.
+    pub vetting: Option<Vetting>,
     /// Requests that run at once, each on a thread of its own.
     pub slots: usize,
     /// Requests that may wait for a slot.

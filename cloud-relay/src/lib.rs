@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::Endpoint;
-use tidegate_runtime::{Limits, Runtime, Slots};
+use tidegate_runtime::{CacheConfig, Runtime, RuntimeConfig, Slots};
 use tidegate_wire::code;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -29,6 +29,7 @@ pub use accept::BindError;
 pub use config::Config;
 pub use daemon::run;
 pub use store::PreloadError;
+pub use tidegate_runtime::vet::vet_graph_if_asked;
 
 use accept::Terms;
 use service::Service;
@@ -88,8 +89,16 @@ pub struct Relay {
 
 /// Starts a relay: loads the configured modules, then listens.
 pub async fn start(config: Config) -> Result<Relay, StartError> {
-    let runtime = Runtime::new(config.slots, Limits::default())
-        .map_err(|source| StartError::Runtime { source })?;
+    let cache = config.state.open().map(|folder| CacheConfig {
+        folder: folder.path().to_owned(),
+        bytes_max: folder.code_bytes_max(),
+    });
+    let runtime = Runtime::start(RuntimeConfig {
+        cache,
+        vetting: config.vetting,
+        ..RuntimeConfig::new(config.slots)
+    })
+    .map_err(|source| StartError::Runtime { source })?;
     let slots = config.slots;
     let slots = Slots::new(slots, config.queue_len_max)
         .map_err(|source| StartError::Slots { slots, source })?;

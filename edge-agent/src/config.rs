@@ -16,7 +16,9 @@ use std::time::Duration;
 use tidegate_control::Policy;
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{self, ConfigError};
+use tidegate_daemon::state::StateConfig;
 use tidegate_identity::IdentityFiles;
+use tidegate_runtime::Vetting;
 
 pub use arrivals::{ARRIVALS_BYTES_MAX, ArrivalsError};
 pub use relay_address::{HOST_BYTES_MAX, ParseRelayAddressError, RelayAddress};
@@ -35,6 +37,11 @@ pub struct Config {
     pub unix_socket: Option<PathBuf>,
     /// The module files to serve, at least one and at most [`tidegate_wire::MODULES_MAX`].
     pub modules: Vec<PathBuf>,
+    /// Where compiled code and fetched modules are kept.
+    pub state: StateConfig,
+    /// The child process that prepares each graph first; it is this program, which has to begin with
+    /// [`tidegate_runtime::vet::vet_graph_if_asked`]. Without it graphs are prepared in this process alone.
+    pub vetting: Option<Vetting>,
     /// Jobs that may wait for a slot.
     pub queue_len_max: usize,
     /// Requests that may be in the process at once, on the device or on relays.

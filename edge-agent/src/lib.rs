@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use tidegate_open_inference::Limits;
-use tidegate_runtime::{Runtime, Slots};
+use tidegate_runtime::{CacheConfig, Runtime, RuntimeConfig, Slots};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::config::Config;
 pub use crate::daemon::run;
 pub use crate::models::LoadModelsError;
+pub use tidegate_runtime::vet::vet_graph_if_asked;
 
 use crate::admission::Admission;
 use crate::brain::Brain;
@@ -187,9 +188,18 @@ async fn service(
 ) -> Result<(Arc<Service>, mpsc::Receiver<RelayEvent>), StartError> {
     let slots = config.policy.slots;
     let paths = config.modules.clone();
+    let (state, vetting) = (config.state.clone(), config.vetting.clone());
     let loading = tokio::task::spawn_blocking(move || {
-        let runtime = Runtime::new(slots, tidegate_runtime::Limits::default())
-            .map_err(|source| StartError::Runtime { source })?;
+        let cache = state.open().map(|folder| CacheConfig {
+            folder: folder.path().to_owned(),
+            bytes_max: folder.code_bytes_max(),
+        });
+        let runtime = Runtime::start(RuntimeConfig {
+            cache,
+            vetting,
+            ..RuntimeConfig::new(slots)
+        })
+        .map_err(|source| StartError::Runtime { source })?;
         Models::load(&runtime, &paths).map_err(|source| StartError::Models { source })
     });
     let models = loading.await.unwrap_or_else(|error| {

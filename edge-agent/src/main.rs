@@ -15,6 +15,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = tidegate_edge_agent::vet_graph_if_asked() {
+        return ended;
+    }
     match tidegate_daemon::arguments::<Args>() {
         Ok(args) => tidegate_edge_agent::run(&args.config),
         Err(ended) => ended,

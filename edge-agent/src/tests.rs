@@ -30,8 +30,12 @@ async fn running(more: &str) -> Running {
 }
 
 fn config(folder: &Path, text: &str) -> Config {
-    let text = format!("listen = '127.0.0.1:0'\nslots = 1\n{text}");
-    Config::parse(&text, &folder.join("agent.toml")).unwrap()
+    let text = format!("listen = '127.0.0.1:0'\nslots = 1\nstate-dir = 'state'\n{text}");
+    // The program of these tests is no agent that could vet graphs.
+    Config {
+        vetting: None,
+        ..Config::parse(&text, &folder.join("agent.toml")).unwrap()
+    }
 }
 
 async fn start_error(folder: &Path, text: &str) -> String {

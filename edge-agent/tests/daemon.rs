@@ -12,6 +12,10 @@ use std::process::{Child, Command, Output, Stdio};
 fn agent(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-agent"));
     command.arg("--config").arg(config);
+    command.env(
+        "XDG_STATE_HOME",
+        concat!(env!("CARGO_TARGET_TMPDIR"), "/state"),
+    );
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use prost::Message;
 use tidegate_inference::{Dtype, NamedTensor, Priority, Shape, Tensor};
 use tidegate_runtime::module::pass_through;
-use tidegate_runtime::{Budget, Limits, Manifest, Model, ModuleFile, Runtime, Slots};
+use tidegate_runtime::{Budget, Manifest, Model, ModuleFile, Runtime, RuntimeConfig, Slots};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
@@ -89,7 +89,7 @@ fn inputs() -> Vec<NamedTensor> {
 }
 
 fn sandbox(criterion: &mut Criterion) {
-    let runtime = Runtime::new(2, Limits::default()).expect("the pool fits");
+    let runtime = Runtime::start(RuntimeConfig::new(2)).expect("the pool fits");
     let model = model(&runtime);
     let deadline = Instant::now() + Duration::from_secs(3600);
     let budget = Budget::until(deadline);

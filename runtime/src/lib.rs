@@ -2,16 +2,19 @@
 //!
 //! [`Runtime`] holds what all requests share: the WebAssembly engine with its pool of instances, the
 //! linked host interfaces, and the prepared graphs. [`Runtime::load`] makes a [`Model`] of a module
-//! file, which takes seconds; [`Model::infer`] then runs a request on the calling thread, in an
-//! instance of its own, until a [`Budget`] ends. [`Slots`] are the threads that do so, behind a bounded
-//! queue.
+//! file, which takes seconds unless an earlier start kept what it made; [`Model::infer`] then runs a request
+//! on the calling thread, in an instance of its own, until a [`Budget`] ends. [`Slots`] are the threads that
+//! do so, behind a bounded queue.
 //!
 //! Whatever a module or a request does ends in a [`tidegate_inference::Failure`] that says whose fault
 //! it was; it never takes the process down or touches another request.
 
 pub mod module;
+pub mod vet;
 
 mod budget;
+mod cache;
+mod config;
 mod engine;
 mod limits;
 mod model;
@@ -20,9 +23,11 @@ mod sandbox;
 mod slots;
 
 pub use budget::Budget;
+pub use config::{CacheConfig, RuntimeConfig};
 pub use engine::StartError;
 pub use limits::{Limits, SLOTS_MAX};
 pub use model::Model;
 pub use module::{Manifest, ModuleError, ModuleFile};
 pub use runtime::{LoadError, Runtime};
 pub use slots::{Completed, Denied, Running, SlotLoad, Slots};
+pub use vet::{VetError, Vetting};

@@ -7,17 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidegate_graph::{Graph, GraphError, GraphLimits};
 use tidegate_inference::Digest;
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 
+use crate::cache::{Cache, CodeTooLarge, EngineId, chain, code_of};
+use crate::config::RuntimeConfig;
 use crate::engine::{self, StartError, Ticker};
-use tidegate_graph::{Graph, GraphError, GraphLimits};
 use crate::limits::Limits;
 use crate::model::{Inputs, Model, Outputs};
 use crate::module::{GraphSection, ModuleError, ModuleFile};
 use crate::sandbox::{LogGate, NamedGraph, Sandbox, Terms, is_allowed, linker};
+use crate::vet::{VetError, Vetter};
 
 /// What the metadata of a model calls what runs it.
 const PLATFORM: &str = "tidegate_wasm";
@@ -37,7 +40,7 @@ pub enum LoadError {
     /// More code than a module may have.
     #[error("the module has {got} bytes of code, at most {limit} are allowed")]
     CodeTooLarge {
-        /// Bytes beside manifest and graphs.
+        /// Bytes beside the outermost custom sections.
         got: usize,
         /// The limit.
         limit: usize,
@@ -84,6 +87,14 @@ pub enum LoadError {
         /// Why.
         source: GraphError,
     },
+    /// A graph was kept out of this process.
+    #[error("graph {name:?} cannot be used")]
+    Vet {
+        /// The graph.
+        name: String,
+        /// Why.
+        source: VetError,
+    },
 }
 
 /// Runs modules: one engine with its pool of instances, one interrupting thread, one cache of graphs.
@@ -91,6 +102,9 @@ pub struct Runtime {
     shared: Arc<Shared>,
     linker: Linker<Sandbox>,
     limits: Limits,
+    engine_id: EngineId,
+    cache: Option<Arc<Cache>>,
+    vetter: Option<Vetter>,
     /// Graphs in use, by digest: modules that carry the same graph share it.
     graphs: Mutex<HashMap<Digest, Weak<Graph>>>,
 }
@@ -110,22 +124,40 @@ impl fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// A runtime for at most `slots_max` requests at once.
-    pub fn new(slots_max: usize, limits: Limits) -> Result<Arc<Self>, StartError> {
+    /// Starts a runtime. Where nothing can be kept it logs why, and goes on without.
+    pub fn start(config: RuntimeConfig) -> Result<Arc<Self>, StartError> {
+        let RuntimeConfig {
+            slots_max,
+            limits,
+            cache,
+            vetting,
+        } = config;
         let engine = engine::start(slots_max, &limits)?;
         let linker = linker(&engine).map_err(|error| StartError::Link {
             reason: format!("{error:#}"),
         })?;
         let ticker = Ticker::start(&engine).map_err(|source| StartError::Ticker { source })?;
+        let cache = cache.and_then(|config| match Cache::open(&config) {
+            Ok(cache) => Some(Arc::new(cache)),
+            Err(error) => {
+                let reason = chain(&error);
+                tracing::warn!(reason, "compiled code is not kept");
+                None
+            }
+        });
         Ok(Arc::new(Self {
+            engine_id: EngineId::of(&engine),
             shared: Arc::new(Shared { engine, ticker }),
             linker,
             limits,
+            vetter: vetting.map(|vetting| Vetter::new(vetting, cache.clone())),
+            cache,
             graphs: Mutex::default(),
         }))
     }
 
-    /// Parses, checks, compiles and prepares a module: seconds of CPU, so not on an async executor.
+    /// Parses, checks, compiles and prepares a module: seconds of CPU, so not on an async executor. Code
+    /// and verdicts on graphs that an earlier start kept are used instead.
     pub fn load(&self, file: Bytes) -> Result<Arc<Model>, LoadError> {
         self.prepare(ModuleFile::parse(file)?)
     }
@@ -139,11 +171,6 @@ impl Runtime {
         if let Some(name) = module.imports().iter().find(|name| !is_allowed(name)) {
             let name = name.clone();
             return Err(LoadError::Import { name });
-        }
-        let weights: usize = module.graphs().iter().map(|graph| graph.onnx.len()).sum();
-        let (got, limit) = (module.file().len() - weights, self.limits.code_bytes_max);
-        if got > limit {
-            return Err(LoadError::CodeTooLarge { got, limit });
         }
         let limits = self.limits_of(&module);
         let component = self.compile(&module, &limits)?;
@@ -191,12 +218,17 @@ impl Runtime {
     }
 
     fn compile(&self, module: &ModuleFile, limits: &Limits) -> Result<Component, LoadError> {
-        let component =
-            Component::from_binary(&self.shared.engine, module.file()).map_err(|error| {
-                LoadError::Compile {
-                    reason: format!("{error:#}"),
-                }
-            })?;
+        let limit = self.limits.code_bytes_max;
+        let code = code_of(module.file(), limit)
+            .map_err(|CodeTooLarge { got }| LoadError::CodeTooLarge { got, limit })?;
+        let engine = &self.shared.engine;
+        let component = match &self.cache {
+            Some(cache) => cache.component(engine, self.engine_id, &code),
+            None => Component::from_binary(engine, &code),
+        }
+        .map_err(|error| LoadError::Compile {
+            reason: format!("{error:#}"),
+        })?;
         let limit = limits.memory_bytes_max;
         let pages = component
             .resources_required()
@@ -240,6 +272,14 @@ impl Runtime {
             tensor_bytes_max: self.limits.graph_tensor_bytes_max,
             plans_max: self.limits.plans_max,
         };
+        if let Some(vetter) = &self.vetter {
+            vetter
+                .vet(&section.onnx, section.digest, limits)
+                .map_err(|source| LoadError::Vet {
+                    name: name.clone(),
+                    source,
+                })?;
+        }
         let graph = Graph::read(&section.onnx, limits).map_err(|source| LoadError::Graph {
             name: name.clone(),
             source,

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use quinn::crypto::rustls::QuicClientConfig;
 use tidegate_identity::{IdentityFiles, agent_config};
 use tidegate_inference::{Digest, Dtype, Failure, NamedTensor, Priority, Shape, Tensor};
-use tidegate_runtime::{Budget, Limits, Runtime};
+use tidegate_runtime::{Budget, Runtime, RuntimeConfig};
 use tidegate_tests::site::Site;
 use tidegate_tests::wait::eventually;
 use tidegate_wire::{
@@ -43,7 +43,7 @@ fn bench(criterion: &mut Criterion) {
     group.measurement_time(Duration::from_secs(8));
 
     let file_len = file.len() as u64;
-    let runtime = Runtime::new(1, Limits::default()).expect("the engine starts");
+    let runtime = Runtime::start(RuntimeConfig::new(1)).expect("the engine starts");
     let model = runtime.load(file.into()).expect("the module loads");
     let digest = model.digest();
     group.bench_function("bare", |bencher| {

@@ -11,6 +11,12 @@ pub fn binary(name: &str) -> PathBuf {
     wanted(profile().join(name))
 }
 
+/// Where everything under test keeps its state, so that nobody's own is touched.
+#[must_use]
+pub fn state() -> PathBuf {
+    target().join("tmp/state")
+}
+
 /// The face detection module, packed.
 #[must_use]
 pub fn face_module() -> PathBuf {

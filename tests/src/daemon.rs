@@ -11,6 +11,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::checkout::state;
 use crate::wait::{PATIENCE, eventually};
 
 /// Most bytes of a log that are kept: the first ones, where the cause is.
@@ -39,6 +40,7 @@ impl Daemon {
     /// Starts `command` and waits for its ready line, `NAME listening on ADDRESS`.
     pub fn start(command: &mut Command, name: &str) -> Result<Self, Ended> {
         let mut child = command
+            .env("XDG_STATE_HOME", state())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

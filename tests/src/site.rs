@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
-use crate::checkout::binary;
+use crate::checkout::{binary, state};
 use crate::daemon::{Daemon, Ended};
 use crate::http::Http;
 use crate::models::{Behaviour, doubler, echo_manifest};
@@ -67,6 +67,7 @@ impl Site {
     /// Runs `tidegate` in the folder.
     pub fn tidegate(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary("tidegate"));
+        command.env("XDG_STATE_HOME", state());
         let output = command.args(arguments).current_dir(&self.folder).output();
         output.expect("tidegate runs")
     }

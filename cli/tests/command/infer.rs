@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::pack::Folder;
-use crate::{PROGRAM, tidegate};
+use crate::{PROGRAM, STATE, tidegate};
 
 /// An agent that ends with the test.
 struct Agent {
@@ -21,6 +21,7 @@ impl Agent {
         let config = folder.put("agent.toml", config.as_bytes());
         let mut child = Command::new(PROGRAM)
             .args(["agent", "--config", &config])
+            .env("XDG_STATE_HOME", STATE)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::{PROGRAM, tidegate};
+use crate::{PROGRAM, STATE, tidegate};
 
 /// Longest wait for anything, on a machine that has much else to do.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -41,6 +41,7 @@ impl Scene {
             .arg("--certs")
             .arg(&certs)
             .args(more)
+            .env("XDG_STATE_HOME", STATE)
             // A scaler that is killed leaves its temporary folder behind.
             .env("TMPDIR", folder.path())
             .stdout(Stdio::piped())

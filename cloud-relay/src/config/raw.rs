@@ -11,13 +11,16 @@ use tidegate_daemon::config::{ConfigError, Source, Spanned};
 use tidegate_identity::IdentityFiles;
 use tidegate_runtime::SLOTS_MAX;
 use tidegate_runtime::module::FILE_BYTES_MAX;
+use tidegate_runtime::vet::{
+    GRAPH_CPU_SECONDS_MAX, GRAPH_MEMORY_BYTES_MAX, GRAPH_MEMORY_BYTES_MIN, Vetting,
+};
 use tidegate_wire::{MODULES_MAX, PAYLOAD_BYTES_MAX};
 
 use super::Config;
 
 /// Every key, for the test that the example shows them all.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 23] = [
     "name",
     "listen",
     "metrics-listen",
@@ -25,6 +28,10 @@ pub(super) const KEYS: [&str; 19] = [
     "key",
     "ca",
     "modules",
+    "state-dir",
+    "state-bytes-max",
+    "graph-memory-max",
+    "graph-seconds-max",
     "slots",
     "queue-len-max",
     "module-bytes-max",
@@ -49,6 +56,10 @@ struct Raw {
     key: Option<PathBuf>,
     ca: Option<PathBuf>,
     modules: Option<Spanned<Vec<PathBuf>>>,
+    state_dir: Option<PathBuf>,
+    state_bytes_max: Option<Spanned<u64>>,
+    graph_memory_max: Option<Spanned<u64>>,
+    graph_seconds_max: Option<Spanned<u64>>,
     slots: Option<Spanned<u64>>,
     queue_len_max: Option<Spanned<u64>>,
     module_bytes_max: Option<Spanned<u64>>,
@@ -90,6 +101,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         512 << 20,
         2 * message..=1 << 40,
     )?;
+    let vetting = Vetting::by_this_program();
     let cores = available_parallelism().map_or(1, usize::from);
     Ok(Config {
         name: source.name(raw.name)?,
@@ -106,6 +118,22 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             Some(modules) => source.files("modules", modules, 0..=MODULES_MAX)?,
             None => Vec::new(),
         },
+        state: source.state(raw.state_dir, &raw.state_bytes_max)?,
+        vetting: Some(Vetting {
+            memory_bytes_max: whole(
+                "graph-memory-max",
+                &raw.graph_memory_max,
+                vetting.memory_bytes_max,
+                GRAPH_MEMORY_BYTES_MIN..=GRAPH_MEMORY_BYTES_MAX,
+            )?,
+            cpu_time_max: Duration::from_secs(whole(
+                "graph-seconds-max",
+                &raw.graph_seconds_max,
+                vetting.cpu_time_max.as_secs(),
+                1..=GRAPH_CPU_SECONDS_MAX,
+            )?),
+            ..vetting
+        }),
         slots: source.whole("slots", &raw.slots, cores, 1..=SLOTS_MAX)?,
         queue_len_max: source.whole("queue-len-max", &raw.queue_len_max, 64, 1..=65_536)?,
         module_bytes_max,

@@ -11,6 +11,10 @@ use crate::fixture::certificates;
 fn command(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-relay"));
     command.arg("--config").arg(config).stdin(Stdio::null());
+    command.env(
+        "XDG_STATE_HOME",
+        concat!(env!("CARGO_TARGET_TMPDIR"), "/state"),
+    );
     command
 }
 

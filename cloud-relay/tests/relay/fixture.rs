@@ -41,9 +41,13 @@ pub(crate) async fn relay(certificates: &TempDir, extra: &str) -> Relay {
     };
     let text = format!(
         "listen = \"127.0.0.1:0\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"\n\
-         ca = \"ca.pem\"\nslots = 1\n{patience}{extra}"
+         ca = \"ca.pem\"\nslots = 1\nstate-dir = \"state\"\n{patience}{extra}"
     );
-    let config = Config::parse(&text, &certificates.path().join("relay.toml")).unwrap();
+    // The program of these tests is no relay that could vet graphs.
+    let config = Config {
+        vetting: None,
+        ..Config::parse(&text, &certificates.path().join("relay.toml")).unwrap()
+    };
     start(config).await.unwrap()
 }
 

@@ -12,6 +12,9 @@ use tidegate_daemon::config::{ConfigError, Source, Spanned};
 use tidegate_identity::IdentityFiles;
 use tidegate_inference::TIME_MAX;
 use tidegate_runtime::SLOTS_MAX;
+use tidegate_runtime::vet::{
+    GRAPH_CPU_SECONDS_MAX, GRAPH_MEMORY_BYTES_MAX, GRAPH_MEMORY_BYTES_MIN, Vetting,
+};
 use tidegate_wire::MODULES_MAX;
 
 use super::{Config, ParseRelayAddressError, RELAYS_MAX, RelayAddress, Relays, arrivals};
@@ -33,6 +36,10 @@ struct Raw {
     listen: Option<SocketAddr>,
     unix_socket: Option<PathBuf>,
     modules: Option<Spanned<Vec<PathBuf>>>,
+    state_dir: Option<PathBuf>,
+    state_bytes_max: Option<Spanned<u64>>,
+    graph_memory_max: Option<Spanned<u64>>,
+    graph_seconds_max: Option<Spanned<u64>>,
     slots: Option<Spanned<u64>>,
     queue_len_max: Option<Spanned<u64>>,
     slo_ms: Option<Spanned<u64>>,
@@ -127,6 +134,12 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
         unix_socket: raw.unix_socket.map(|path| source.beside(path)),
         modules: source.files("modules", modules, 1..=MODULES_MAX)?,
+        state: source.state(raw.state_dir, &raw.state_bytes_max)?,
+        vetting: Some(vetting(
+            source,
+            &raw.graph_memory_max,
+            &raw.graph_seconds_max,
+        )?),
         queue_len_max: whole("queue-len-max", &raw.queue_len_max, 64, 1..=65_536)?,
         requests_max: whole("requests-max", &raw.requests_max, 1024, 1..=65_536)?,
         request_bytes_max,
@@ -138,6 +151,27 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         log_format: raw.log_format.unwrap_or_default(),
         policy: policy(source, &raw.burst, slots, Duration::from_millis(slo))?,
         relays: relays(source, raw.burst)?,
+    })
+}
+
+fn vetting(
+    source: Source<'_>,
+    memory_max: &Option<Spanned<u64>>,
+    seconds_max: &Option<Spanned<u64>>,
+) -> Result<Vetting, ConfigError> {
+    let vetting = Vetting::by_this_program();
+    let (memory, seconds) = (vetting.memory_bytes_max, vetting.cpu_time_max.as_secs());
+    let bytes = GRAPH_MEMORY_BYTES_MIN..=GRAPH_MEMORY_BYTES_MAX;
+    let seconds = source.whole(
+        "graph-seconds-max",
+        seconds_max,
+        seconds,
+        1..=GRAPH_CPU_SECONDS_MAX,
+    )?;
+    Ok(Vetting {
+        memory_bytes_max: source.whole("graph-memory-max", memory_max, memory, bytes)?,
+        cpu_time_max: Duration::from_secs(seconds),
+        ..vetting
     })
 }
 

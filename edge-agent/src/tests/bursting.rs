@@ -31,10 +31,13 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         tidegate_identity::make_dev_certs(folder.path()).unwrap();
         let text = format!(
-            "listen = '{ANY_PORT}'\nname = 'cloud'\nslots = 1\n\
+            "listen = '{ANY_PORT}'\nname = 'cloud'\nslots = 1\nstate-dir = 'cloud'\n\
              certificate = 'relay.pem'\nkey = 'relay.key'\nca = 'ca.pem'\n"
         );
-        let config = Config::parse(&text, &folder.path().join("relay.toml")).unwrap();
+        let config = Config {
+            vetting: None,
+            ..Config::parse(&text, &folder.path().join("relay.toml")).unwrap()
+        };
         let relay = tidegate_cloud_relay::start(config).await.unwrap();
         let dead = Arc::new(AtomicBool::new(false));
         let address = path(relay.local_addr(), Arc::clone(&dead)).await;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use tidegate_inference::{Dtype, Failure, NamedTensor, Shape, Tensor, TensorSpec};
 use tidegate_runtime::module::pass_through;
-use tidegate_runtime::{Budget, Limits, Manifest, Model, ModuleFile, Runtime};
+use tidegate_runtime::{Budget, Limits, Manifest, Model, ModuleFile, Runtime, RuntimeConfig};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
@@ -29,7 +29,11 @@ pub(crate) fn runtime() -> Arc<Runtime> {
 }
 
 pub(crate) fn runtime_with(limits: Limits) -> Arc<Runtime> {
-    Runtime::new(4, limits).unwrap()
+    Runtime::start(RuntimeConfig {
+        limits,
+        ..RuntimeConfig::new(4)
+    })
+    .unwrap()
 }
 
 pub(crate) fn spec(name: &str, dtype: Dtype, shape: &[i64]) -> TensorSpec {

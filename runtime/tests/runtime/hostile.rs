@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidegate_inference::{Dtype, FailureKind};
-use tidegate_runtime::{Budget, Limits, LoadError, Manifest, Model, ModuleFile, Runtime};
+use tidegate_runtime::{
+    Budget, Limits, LoadError, Manifest, Model, ModuleFile, Runtime, RuntimeConfig,
+};
 
 use crate::fixture::{
     ECHO, budget, guest, identity, load, module, neighbour_answers, packed, run, runtime,
@@ -269,7 +271,7 @@ fn the_text_of_a_guest_is_cut_and_cleaned() {
 
 #[test]
 fn more_requests_than_slots_are_overload_and_not_a_fault() {
-    let runtime = Runtime::new(1, Limits::default()).unwrap();
+    let runtime = Runtime::start(RuntimeConfig::new(1)).unwrap();
     let model = load(&runtime, &module(&guest("", "", LOOP)));
     let neighbour = load(&runtime, &packed(&identity()));
     let cancelled = Arc::new(AtomicBool::new(false));

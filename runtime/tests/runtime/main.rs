@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod caching;
 mod compute;
 mod data;
 mod file;
 mod fixture;
 mod hostile;
 mod slots;
+mod vetting;

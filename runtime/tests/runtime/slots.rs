@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_inference::{FailureKind, Priority};
-use tidegate_runtime::{Completed, Denied, Limits, Model, Running, Runtime, SlotLoad, Slots};
+use tidegate_runtime::{
+    Completed, Denied, Model, Running, Runtime, RuntimeConfig, SlotLoad, Slots,
+};
 
 use crate::fixture::{AMPLE, floats, guest, identity, load, module, packed, runtime};
 
@@ -149,6 +151,6 @@ async fn dropping_the_slots_stops_everything() {
 #[test]
 fn there_is_at_least_one_slot() {
     assert!(Slots::new(0, 1).is_err());
-    assert!(Runtime::new(0, Limits::default()).is_err());
-    assert!(Runtime::new(1 << 20, Limits::default()).is_err());
+    assert!(Runtime::start(RuntimeConfig::new(0)).is_err());
+    assert!(Runtime::start(RuntimeConfig::new(1 << 20)).is_err());
 }

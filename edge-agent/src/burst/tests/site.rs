@@ -12,7 +12,7 @@ use tidegate_control::{ModelIndex, RelayId};
 use tidegate_identity::{IdentityFiles, make_dev_certs};
 use tidegate_inference::{Dtype, NamedTensor, Priority, Shape, Tensor, TensorSpec};
 use tidegate_runtime::module::pass_through;
-use tidegate_runtime::{Limits, Manifest, Model, ModuleFile, Runtime};
+use tidegate_runtime::{Manifest, Model, ModuleFile, Runtime, RuntimeConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -44,7 +44,7 @@ pub(super) fn model() -> Arc<Model> {
     let manifest = Manifest::new("relu", "1.0.0", vec![spec("x")], vec![spec("y")]);
     let component = pass_through("main").unwrap();
     let file = ModuleFile::assemble(&component, manifest, &[("main", RELU)]).unwrap();
-    let runtime = Runtime::new(1, Limits::default()).unwrap();
+    let runtime = Runtime::start(RuntimeConfig::new(1)).unwrap();
     runtime.load(file.file().clone()).unwrap()
 }
 
@@ -105,9 +105,12 @@ impl Site {
     pub(super) fn config(&self, listen: SocketAddr, extra: &str) -> Config {
         let text = format!(
             "listen = \"{listen}\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"\n\
-             ca = \"ca.pem\"\nslots = 1\n{extra}"
+             ca = \"ca.pem\"\nslots = 1\nstate-dir = \"state\"\n{extra}"
         );
-        Config::parse(&text, &self.folder.path().join("relay.toml")).unwrap()
+        Config {
+            vetting: None,
+            ..Config::parse(&text, &self.folder.path().join("relay.toml")).unwrap()
+        }
     }
 
     pub(super) fn list(&self, relays: &[SocketAddr]) {
