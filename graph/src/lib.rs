@@ -155,26 +155,37 @@ struct Entry {
 }
 
 impl Graph {
-    /// Reads a graph, and prepares it if no axis of its inputs is free.
+    /// Reads a graph, and prepares it as [`Graph::prepare`] does.
     pub fn read(onnx: &[u8], limits: GraphLimits) -> Result<Self, GraphError> {
+        let graph = Self::read_only(onnx, limits)?;
+        graph.prepare()?;
+        Ok(graph)
+    }
+
+    /// Reads a graph and leaves preparing it to a later call, or to the first run, which waits for it.
+    pub fn read_only(onnx: &[u8], limits: GraphLimits) -> Result<Self, GraphError> {
         on_deep_stack(|| {
             let proto = decode(onnx)?;
             if let Some(graph) = &proto.graph {
                 fills::check(graph, limits.tensor_bytes_max)?;
             }
             let (inputs, outputs) = describe::interface(&proto)?;
-            let graph = Self {
+            Ok(Self {
                 model: plan::translate(&proto)?,
                 inputs,
                 outputs,
                 limits,
                 plans: Mutex::default(),
-            };
-            if let Some(shapes) = graph.fixed_shapes() {
-                graph.plan(shapes)?;
-            }
-            Ok(graph)
+            })
         })
+    }
+
+    /// Makes the plan of a graph that needs but one: no axis of its inputs is free.
+    pub fn prepare(&self) -> Result<(), GraphError> {
+        match self.fixed_shapes() {
+            Some(shapes) => self.plan(shapes).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// What it takes, in the order in which a plan wants it.

@@ -173,6 +173,12 @@ impl Runtime {
             return Err(LoadError::Import { name });
         }
         let limits = self.limits_of(&module);
+        // First, since what a graph needs beside this goes on while the code is compiled.
+        let graphs = module
+            .graphs()
+            .iter()
+            .map(|section| self.graph(section))
+            .collect::<Result<_, _>>()?;
         let component = self.compile(&module, &limits)?;
         let pre = self
             .linker
@@ -181,11 +187,6 @@ impl Runtime {
                 reason: format!("{error:#}"),
             })?;
         let infer = self.infer_export(&component, &pre)?;
-        let graphs = module
-            .graphs()
-            .iter()
-            .map(|section| self.graph(section))
-            .collect::<Result<_, _>>()?;
         let metadata = module.manifest().metadata(PLATFORM);
         let terms = Terms {
             model: metadata.name.clone(),
@@ -272,15 +273,18 @@ impl Runtime {
             tensor_bytes_max: self.limits.graph_tensor_bytes_max,
             plans_max: self.limits.plans_max,
         };
-        if let Some(vetter) = &self.vetter {
-            vetter
-                .vet(&section.onnx, section.digest, limits)
-                .map_err(|source| LoadError::Vet {
+        let read = match &self.vetter {
+            Some(vetter) => {
+                let vetted = vetter.vet(&section.onnx, section.digest, limits);
+                vetted.map_err(|source| LoadError::Vet {
                     name: name.clone(),
                     source,
                 })?;
-        }
-        let graph = Graph::read(&section.onnx, limits).map_err(|source| LoadError::Graph {
+                Graph::read_only(&section.onnx, limits).map(prepared_behind)
+            }
+            None => Graph::read(&section.onnx, limits).map(Arc::new),
+        };
+        let graph = read.map_err(|source| LoadError::Graph {
             name: name.clone(),
             source,
         })?;
@@ -289,11 +293,30 @@ impl Runtime {
         let graph = match graphs.get(&section.digest).and_then(Weak::upgrade) {
             Some(first) => first,
             None => {
-                let graph = Arc::new(graph);
                 graphs.insert(section.digest, Arc::downgrade(&graph));
                 graph
             }
         };
         Ok(NamedGraph { name, graph })
     }
+}
+
+/// Prepares a graph on a thread of its own, which ends by itself: its first run waits for that. Only for a
+/// graph that a child was through with, so that what it would say is known.
+fn prepared_behind(graph: Graph) -> Arc<Graph> {
+    let graph = Arc::new(graph);
+    let prepare = {
+        let graph = Arc::clone(&graph);
+        move || {
+            if let Err(error) = graph.prepare() {
+                let reason = chain(&error);
+                tracing::error!(reason, "a graph cannot be prepared that a child prepared");
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("tidegate-prepare".to_owned());
+    if let Err(error) = thread.spawn(prepare) {
+        tracing::warn!(%error, "no thread to prepare a graph on: its first run does it");
+    }
+    graph
 }

@@ -43,11 +43,10 @@ pub(crate) async fn relay(certificates: &TempDir, extra: &str) -> Relay {
         "listen = \"127.0.0.1:0\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"\n\
          ca = \"ca.pem\"\nslots = 1\nstate-dir = \"state\"\n{patience}{extra}"
     );
-    // The program of these tests is no relay that could vet graphs.
-    let config = Config {
-        vetting: None,
-        ..Config::parse(&text, &certificates.path().join("relay.toml")).unwrap()
-    };
+    let mut config = Config::parse(&text, &certificates.path().join("relay.toml")).unwrap();
+    // The program of these tests is no relay, which would vet graphs by itself.
+    let vetting = config.vetting.as_mut().unwrap();
+    vetting.program = env!("CARGO_BIN_EXE_tidegate-relay").into();
     start(config).await.unwrap()
 }
 
@@ -81,6 +80,11 @@ pub(crate) fn slow_input() -> Vec<NamedTensor> {
         &[SLOW_AXIS, SLOW_AXIS],
         &vec![0.0; SLOW_AXIS * SLOW_AXIS],
     )]
+}
+
+/// A module whose graph takes two bytes a node in the file and hundreds in memory: over a gigabyte.
+pub(crate) fn bomb_module() -> Bytes {
+    module("bomb", &graph(&vec![Vec::new(); 4 << 20], &[-1]), vec![-1])
 }
 
 /// The input `x`.

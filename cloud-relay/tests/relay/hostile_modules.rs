@@ -7,7 +7,7 @@ use tidegate_inference::{FailureKind, NamedTensor};
 use tidegate_wire::{ReplyMessage, code};
 
 use crate::agent::{Agent, Offer, Pace, check_neighbour, floats, refused, soon};
-use crate::fixture::{certificates, relay, relu_module, relu_module_named, tensor};
+use crate::fixture::{bomb_module, certificates, relay, relu_module, relu_module_named, tensor};
 
 fn input() -> Vec<NamedTensor> {
     vec![tensor(&[1], &[1.0])]
@@ -63,6 +63,21 @@ async fn bytes_that_are_no_module_are_not_run() {
         &reply,
         FailureKind::Unavailable,
         &["cannot run this model", "not a model module"],
+    );
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graph_that_decodes_to_more_than_memory_takes_nobody_down() {
+    let offer = Offer::honest("bomb", &bomb_module());
+    let (reply, asked) = given_up(offer, "graph-memory-max = 268435456").await;
+    refused(
+        &reply,
+        FailureKind::Unavailable,
+        &[
+            "cannot run this model",
+            "graph preparation was killed: it wanted more than 268435456 bytes",
+        ],
     );
     assert_eq!(asked, 1);
 }
