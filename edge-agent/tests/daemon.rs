@@ -9,6 +9,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use tidegate_inference::{Dtype, TensorSpec};
+use tidegate_runtime::module::pass_through;
+use tidegate_runtime::{Manifest, ModuleFile};
+
 fn agent(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-agent"));
     command.arg("--config").arg(config);
@@ -72,6 +76,28 @@ fn a_start_that_fails_ends_with_1_and_names_the_file() {
     let config = folder.path().join("agent.toml");
     std::fs::write(&config, "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\n").unwrap();
     ends(&config, 1, &["m.wasm"]);
+}
+
+#[test]
+fn a_graph_that_would_take_all_memory_is_an_error_that_says_so() {
+    // Two bytes a node in the file, hundreds in memory: over a gigabyte.
+    let nodes = [0x0a, 0x00].repeat(4 << 20);
+    let bomb = [&[0x3a, 0x80, 0x80, 0x80, 0x04][..], &nodes].concat();
+    let floats = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        dtype: Dtype::Fp32,
+        shape: vec![1],
+    };
+    let manifest = Manifest::new("bomb", "1.0.0", vec![floats("x")], vec![floats("y")]);
+    let component = pass_through("g").unwrap();
+    let module = ModuleFile::assemble(&component, manifest, &[("g", &bomb)]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("m.wasm"), module.file()).unwrap();
+    let config = folder.path().join("agent.toml");
+    let text = "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\ngraph-memory-max = 268435456\n";
+    std::fs::write(&config, text).unwrap();
+    let what = "graph preparation was killed: it wanted more than 268435456 bytes";
+    ends(&config, 1, &["m.wasm", what]);
 }
 
 #[test]
