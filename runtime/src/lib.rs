@@ -29,5 +29,5 @@ pub use limits::{Limits, SLOTS_MAX};
 pub use model::Model;
 pub use module::{Manifest, ModuleError, ModuleFile};
 pub use runtime::{LoadError, Runtime};
-pub use slots::{Completed, Denied, Running, SlotLoad, Slots};
+pub use slots::{Completed, Denied, RunClock, Running, SlotLoad, Slots};
 pub use vet::{VetError, Vetting};

@@ -12,7 +12,7 @@ mod queue;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,9 +23,9 @@ use tokio::sync::oneshot;
 
 use self::queue::{Job, Queue};
 use crate::budget::Budget;
-use tidegate_graph::panic_text;
 use crate::limits::SLOTS_MAX;
 use crate::model::Model;
+use tidegate_graph::panic_text;
 
 /// Stack of a slot's thread: the guest's, and the graph engine's below it.
 const STACK_BYTES: usize = 8 << 20;
@@ -113,6 +113,7 @@ impl Slots {
         deadline: Instant,
     ) -> Result<Running, Denied> {
         let cancelled = Arc::new(AtomicBool::new(false));
+        let clock = RunClock::default();
         let (reply, answer) = oneshot::channel();
         let submitted = Instant::now();
         let id = self.shared.lock().push(Job {
@@ -125,6 +126,7 @@ impl Slots {
                 cancelled: Arc::clone(&cancelled),
             },
             submitted,
+            clock: clock.clone(),
             reply,
         })?;
         self.shared.ready.notify_one();
@@ -132,6 +134,7 @@ impl Slots {
             shared: Arc::clone(&self.shared),
             id,
             cancelled,
+            clock,
             answer,
             is_done: false,
         })
@@ -185,8 +188,29 @@ pub struct Running {
     shared: Arc<Shared>,
     id: u64,
     cancelled: Arc<AtomicBool>,
+    clock: RunClock,
     answer: oneshot::Receiver<Result<Completed, Failure>>,
     is_done: bool,
+}
+
+/// When a job left the queue, for whoever gives it up.
+#[derive(Clone, Debug, Default)]
+pub struct RunClock(Arc<OnceLock<Instant>>);
+
+impl RunClock {
+    /// How long ago the job began to run; `None` while it waits.
+    #[must_use]
+    pub fn running_for(&self) -> Option<Duration> {
+        self.0.get().map(Instant::elapsed)
+    }
+}
+
+impl Running {
+    /// Tells when the job began to run, also after this is dropped.
+    #[must_use]
+    pub fn clock(&self) -> RunClock {
+        self.clock.clone()
+    }
 }
 
 impl Future for Running {
@@ -221,10 +245,11 @@ fn work(shared: &Shared) {
             inputs,
             budget,
             submitted,
+            clock,
             reply,
             ..
         } = job;
-        let began = Instant::now();
+        let began = *clock.0.get_or_init(Instant::now);
         let cpu_began = thread_cpu_time();
         // Whoever drops its `Running` never sees the answer, so only the slots' stop cancels a job
         // that is still waited for.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tidegate_inference::{Failure, NamedTensor, Priority};
 use tokio::sync::oneshot;
 
-use super::{Completed, Denied, SlotLoad, stopping};
+use super::{Completed, Denied, RunClock, SlotLoad, stopping};
 use crate::budget::{Budget, Stop};
 use crate::model::Model;
 
@@ -22,6 +22,7 @@ pub(super) struct Job {
     pub(super) priority: Priority,
     pub(super) budget: Budget,
     pub(super) submitted: Instant,
+    pub(super) clock: RunClock,
     pub(super) reply: oneshot::Sender<Result<Completed, Failure>>,
 }
 
