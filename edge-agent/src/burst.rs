@@ -1,7 +1,8 @@
 //! Sends requests to relays over QUIC, and keeps the connections that this takes.
 //!
 //! One task per relay address connects, says which modules this agent serves, hands them over where
-//! the relay lacks them, and reconnects when the link is lost. What it learns leaves as
+//! the relay lacks them, and reconnects when the link is lost. A link speaks of the versions that were
+//! served when it was made; a switch of versions makes new links ([`discovery`]). What it learns leaves as
 //! [`RelayEvent`]s; nothing is decided here. A request is one stream ([`exchange`]): dropping its
 //! future resets the stream, and the relay drops the job.
 //!
@@ -17,6 +18,7 @@ mod discovery;
 mod endpoint;
 mod exchange;
 mod link;
+mod offers;
 mod transfer;
 
 #[cfg(test)]
@@ -28,18 +30,17 @@ use std::time::{Duration, Instant};
 
 use tidegate_control::{ModelIndex, RelayId, RelayLoad};
 use tidegate_identity::{IdentityError, IdentityFiles};
-use tidegate_inference::{Digest, Failure, FailureKind, NamedTensor, Priority};
-use tidegate_runtime::Model;
-use tidegate_wire::{
-    Answer, ControlMessage, DecodeError, EncodeError, ModuleOffer, RequestMessage, code,
-};
-use tokio::sync::mpsc;
+use tidegate_inference::{Failure, FailureKind, NamedTensor, Priority};
+use tidegate_wire::{Answer, DecodeError, EncodeError, RequestMessage, code};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::discovery::Discovery;
 use self::link::{Fleet, Home, Reservation};
+use self::offers::Offers;
 use crate::config::RelayAddress;
+use crate::models::{Pin, Served};
 
 /// Where the relays are, and who this agent is to them.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ pub(crate) enum RelayEvent {
     ModelReady {
         /// Which relay.
         relay: RelayId,
-        /// Which model, by its place in the list given to [`Burst::start`].
+        /// Which model, in the version that this agent offered when the link was made.
         model: ModelIndex,
     },
     /// The link is lost, retired or going away: nothing new can be sent to this relay, ever. A relay
@@ -82,6 +83,8 @@ pub(crate) enum RelayEvent {
 /// Outputs from a relay, and what getting them took.
 #[derive(Debug)]
 pub(crate) struct BurstReply {
+    /// The version that ran.
+    pub(crate) served: Arc<Served>,
     /// The outputs, and the relay's own timings.
     pub(crate) answer: Answer,
     /// Bytes both ways, headers included.
@@ -98,6 +101,12 @@ pub(crate) enum BurstError {
     Unknown {
         /// Which relay.
         relay: RelayId,
+    },
+    /// The relay was not offered the version that the job wants.
+    #[error("relay {name} does not have this version of the model")]
+    NotOffered {
+        /// Name of the relay.
+        name: String,
     },
     /// As many requests are in flight on the link as the relay allows.
     #[error("relay {name} allows no more than {in_flight_max} requests at a time")]
@@ -167,6 +176,7 @@ impl BurstError {
     pub(crate) fn is_worth_retrying(&self) -> bool {
         match self {
             Self::Unknown { .. }
+            | Self::NotOffered { .. }
             | Self::NoCredit { .. }
             | Self::Lost { .. }
             | Self::Decode { .. } => true,
@@ -181,9 +191,10 @@ impl BurstError {
 impl From<BurstError> for Failure {
     fn from(error: BurstError) -> Self {
         let kind = match &error {
-            BurstError::Unknown { .. } | BurstError::Lost { .. } | BurstError::Decode { .. } => {
-                FailureKind::Unavailable
-            }
+            BurstError::Unknown { .. }
+            | BurstError::NotOffered { .. }
+            | BurstError::Lost { .. }
+            | BurstError::Decode { .. } => FailureKind::Unavailable,
             BurstError::NoCredit { .. } => FailureKind::Overloaded,
             BurstError::Encode { .. } => FailureKind::TooLarge,
             BurstError::Deadline { .. } => FailureKind::DeadlineExceeded,
@@ -227,46 +238,69 @@ pub(crate) enum BurstStartError {
 /// The client side of bursting. Dropping it closes every link at once.
 #[derive(Debug)]
 pub(crate) struct Burst {
+    name: String,
     endpoint: quinn::Endpoint,
     fleet: Arc<Fleet>,
+    offers: watch::Sender<Arc<Offers>>,
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
 }
 
 impl Burst {
-    /// Binds a socket and begins to look for relays; does not wait for any.
-    ///
-    /// `modules` are what this agent serves, in the order that [`RelayEvent::ModelReady`] counts.
+    /// Binds a socket and begins to look for relays; does not wait for any. `served` is what this agent
+    /// serves.
     pub(crate) fn start(
         config: BurstConfig,
-        modules: Vec<Arc<Model>>,
+        served: Vec<Arc<Served>>,
         events: mpsc::Sender<RelayEvent>,
     ) -> Result<Self, BurstStartError> {
-        let hello = hello(config.name, &modules)?;
+        let offers = Offers::new(config.name.clone(), served)?;
         let endpoint = endpoint::bind(&config.identity)?;
         let fleet = Arc::new(Fleet::new(events));
         let home = Arc::new(Home {
             endpoint: endpoint.clone(),
             fleet: Arc::clone(&fleet),
-            hello,
-            modules,
         });
         let stop = CancellationToken::new();
         let discovery = Discovery::new(config.relays, config.relays_file);
-        let supervisor = tokio::spawn(discovery::supervise(discovery, home, stop.clone()));
+        let offers = watch::Sender::new(Arc::new(offers));
+        let links = discovery::supervise(discovery, home, offers.subscribe(), stop.clone());
+        let supervisor = tokio::spawn(links);
         Ok(Self {
+            name: config.name,
             endpoint,
             fleet,
+            offers,
             stop,
             supervisor,
         })
     }
 
-    /// Runs one request on `relay`. Dropping the future cancels it there.
+    /// Replaces what relays are offered. Each relay gets a link of its own for the new offers; the one
+    /// before takes requests until the new one can run them all, and finishes what it has.
+    pub(crate) fn offer(&self, served: Vec<Arc<Served>>) -> Result<(), BurstStartError> {
+        let offers = Offers::new(self.name.clone(), served)?;
+        self.offers.send_if_modified(|current| {
+            let is_new = !current.are_those_of(&offers);
+            if is_new {
+                *current = Arc::new(offers);
+            }
+            is_new
+        });
+        Ok(())
+    }
+
+    /// Runs one request on `relay`, in the version of `served` that it was offered. Dropping the future
+    /// cancels it there.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of the one request"
+    )]
     pub(crate) async fn infer(
         &self,
         relay: RelayId,
-        module: Digest,
+        served: &Served,
+        pin: Pin,
         inputs: Vec<NamedTensor>,
         outputs: Vec<String>,
         priority: Priority,
@@ -277,9 +311,15 @@ impl Burst {
             .fleet
             .link(relay)
             .ok_or(BurstError::Unknown { relay })?;
+        let offered = link.offers.version_of(served.index);
+        let served = offered
+            .filter(|offered| pin == Pin::Any || offered.digest() == served.digest())
+            .ok_or_else(|| BurstError::NotOffered {
+                name: link.name.clone(),
+            })?;
         let _in_flight = link.begin()?;
         let message = RequestMessage {
-            module,
+            module: served.digest(),
             time_left: deadline.saturating_duration_since(start),
             priority,
             outputs,
@@ -296,6 +336,7 @@ impl Burst {
         link.report(&reply.load);
         match reply.result {
             Ok(answer) => Ok(BurstReply {
+                served,
                 answer,
                 bytes,
                 sojourn: start.elapsed(),
@@ -354,21 +395,4 @@ impl Drop for Burst {
         self.supervisor.abort();
         self.endpoint.close(code::NONE.into(), b"agent stopped");
     }
-}
-
-fn hello(name: String, modules: &[Arc<Model>]) -> Result<bytes::Bytes, BurstStartError> {
-    let offers = modules.iter().map(|model| ModuleOffer {
-        name: model.manifest().name.clone(),
-        digest: model.digest(),
-        len: u64::try_from(model.file().len()).expect("usize is at most 64 bits"),
-    });
-    ControlMessage::Hello {
-        name,
-        modules: offers.collect(),
-    }
-    .encode()
-    .map_err(|source| BurstStartError::Hello {
-        modules: modules.len(),
-        source,
-    })
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_control::Policy;
+use tidegate_control::rollout::RolloutPolicy;
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{self, ConfigError};
 use tidegate_daemon::state::StateConfig;
@@ -63,8 +64,19 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How the controller decides; holds the slots and the SLO.
     pub policy: Policy,
+    /// How new versions of modules come in.
+    pub rollout: Rollout,
     /// Where the excess may go; without it every request runs here.
     pub relays: Option<Relays>,
+}
+
+/// When new versions are looked for, and how carefully they come in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rollout {
+    /// From one look at where a module comes from to the next.
+    pub poll: Duration,
+    /// How carefully.
+    pub policy: RolloutPolicy,
 }
 
 /// The relays that an agent may send to, and who it is to them.

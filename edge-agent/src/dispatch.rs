@@ -6,15 +6,16 @@
 //! when the client goes away, cancels the job or the stream that it waits for.
 
 mod account;
+mod local;
 mod placement;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate_control::Route;
+use tidegate_control::{Outcome, Route};
 use tidegate_inference::{
-    Failure, FailureKind, ModelMetadata, NamedTensor, Priority, Reply, Request, TIME_MAX,
+    Failure, FailureKind, ModelMetadata, NamedTensor, Priority, Reason, Reply, Request, TIME_MAX,
 };
 use tidegate_open_inference::Infer;
 use tidegate_runtime::Slots;
@@ -25,13 +26,15 @@ use crate::admission::Admission;
 use crate::brain::Brain;
 use crate::burst::Burst;
 use crate::metrics::Metrics;
-use crate::models::{Models, Served};
+use crate::models::{Models, Pin, Served};
 
 /// What answers requests: the agent without its listeners and loops.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) admission: Arc<Admission>,
     pub(crate) models: Models,
+    /// Where each model's module comes from, as the configuration says it.
+    pub(crate) sources: Vec<String>,
     pub(crate) brain: Brain,
     pub(crate) slots: Arc<Slots>,
     pub(crate) burst: Option<Burst>,
@@ -47,7 +50,9 @@ pub(crate) struct Service {
 /// An admitted request that fits its model.
 #[derive(Debug)]
 pub(crate) struct Job {
+    /// What the request was checked against; a live version with the same interface may answer it.
     served: Arc<Served>,
+    pin: Pin,
     inputs: Vec<NamedTensor>,
     outputs: Vec<String>,
     priority: Priority,
@@ -62,6 +67,10 @@ impl Infer for Service {
             let job = self.accept(request)?;
             match self.brain.route(self.question(&job)) {
                 Route::Local(reason) => self.place(&job, Place::Here, reason).await,
+                Route::Burst(relay, _) if self.is_only_here(&job) => {
+                    self.brain.finished(&Outcome::RelayDropped { relay });
+                    self.place(&job, Place::Here, Reason::NoRelay).await
+                }
                 Route::Burst(relay, reason) => self.place(&job, Place::Relay(relay), reason).await,
                 Route::Shed { retry_after } => Err(shed(retry_after)),
             }
@@ -73,25 +82,38 @@ impl Infer for Service {
     }
 
     fn model(&self, name: &str, version: Option<&str>) -> Result<ModelMetadata, Failure> {
-        Ok(self.models.find(name, version)?.metadata().clone())
+        Ok(self.models.find(name, version)?.0.metadata().clone())
     }
 
     fn model_names(&self) -> Vec<String> {
-        self.models
+        let current = self.models.current();
+        let name = |served: &Arc<Served>| served.metadata().name.clone();
+        current.iter().map(name).collect()
+    }
+
+    fn model_versions(&self, name: &str) -> Vec<String> {
+        let Some(index) = self.models.index(name) else {
+            return Vec::new();
+        };
+        let live = self.models.live(index);
+        let mut versions: Vec<_> = live
             .iter()
-            .map(|served| served.metadata().name.clone())
-            .collect()
+            .map(|live| live.served.metadata().version.clone())
+            .collect();
+        // A version that was built again without a new number is still one.
+        versions.dedup();
+        versions
     }
 
     fn is_ready(&self) -> bool {
-        !self.admission.is_draining()
+        !self.admission.is_draining() && self.models.empty_seats() == 0
     }
 }
 
 impl Service {
     /// Matches a request with its model.
     pub(crate) fn accept(&self, request: Request) -> Result<Job, Failure> {
-        let served = self
+        let (served, pin) = self
             .models
             .find(&request.model, request.version.as_deref())?;
         served.metadata().check_inputs(&request.inputs)?;
@@ -105,12 +127,18 @@ impl Service {
             return Err(Failure::new(FailureKind::DeadlineExceeded, message));
         }
         Ok(Job {
-            served: Arc::clone(served),
+            served,
+            pin,
             inputs: request.inputs,
             outputs: request.outputs,
             priority: request.priority,
             deadline,
         })
+    }
+
+    /// Whether only this device has the version that the job wants: relays run what is current.
+    fn is_only_here(&self, job: &Job) -> bool {
+        job.pin == Pin::This && !self.models.is_current(&job.served)
     }
 
     /// How long jobs wait for a slot: as long as the one that ran last, while any waits.

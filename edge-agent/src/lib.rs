@@ -10,6 +10,7 @@
 mod admission;
 mod brain;
 mod burst;
+mod chance;
 pub mod config;
 mod control_loop;
 mod daemon;
@@ -17,7 +18,9 @@ mod dispatch;
 mod http;
 mod metrics;
 mod models;
+mod rollouts;
 mod sensors;
+mod supply;
 
 #[cfg(test)]
 mod tests;
@@ -30,8 +33,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
+use tidegate_control::ModelIndex;
 use tidegate_open_inference::Limits;
-use tidegate_runtime::{CacheConfig, Runtime, RuntimeConfig, Slots};
+use tidegate_runtime::{CacheConfig, Runtime, RuntimeConfig, SLOTS_MAX, Slots};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -39,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
 pub use crate::daemon::run;
-pub use crate::models::LoadModelsError;
+pub use crate::supply::PrepareError;
 pub use tidegate_runtime::vet::vet_graph_if_asked;
 
 use crate::admission::Admission;
@@ -49,6 +53,7 @@ use crate::config::Relays;
 use crate::dispatch::Service;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::supply::{Supply, WatchedFile, Workshop};
 
 /// Most events of relays that wait for the controller; a link that has more to say waits.
 const EVENTS_MAX: usize = 1024;
@@ -81,11 +86,31 @@ pub enum StartError {
         /// Why.
         source: tidegate_runtime::StartError,
     },
-    /// A module was refused, or two have one name.
-    #[error("failed to load the models")]
-    Models {
-        /// Which, and why.
-        source: LoadModelsError,
+    /// A module file cannot be read.
+    #[error("failed to read module {}", path.display())]
+    ReadModule {
+        /// The module file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A module was refused.
+    #[error("failed to load module {}", path.display())]
+    LoadModule {
+        /// The module file.
+        path: PathBuf,
+        /// Why.
+        source: Box<PrepareError>,
+    },
+    /// Two modules have the same model name.
+    #[error("modules {} and {} are both named {name:?}", first.display(), second.display())]
+    SameName {
+        /// The name.
+        name: String,
+        /// The module listed first.
+        first: PathBuf,
+        /// The module listed later.
+        second: PathBuf,
     },
     /// The worker threads did not start.
     #[error("failed to start {slots} worker threads")]
@@ -150,11 +175,23 @@ pub async fn start(config: Config) -> Result<Agent, StartError> {
         })
         .transpose()?;
 
-    let (service, events) = service(&config).await?;
+    let (models, workshop, files) = load(&config).await?;
+    let (service, events) = service(&config, models)?;
     let mut loops = JoinSet::new();
     loops.spawn(control_loop::listen(Arc::clone(&service), events));
     let probability = config.policy.reserve_quantile();
     loops.spawn(control_loop::run(Arc::clone(&service), probability));
+    loops.spawn(rollouts::run(Arc::clone(&service)));
+    let supply = Arc::new(Supply {
+        service: Arc::clone(&service),
+        workshop,
+        poll: config.rollout.poll,
+    });
+    for (index, file) in files.into_iter().enumerate() {
+        let index = ModelIndex(index);
+        service.show_versions(index);
+        loops.spawn(supply::follow(Arc::clone(&supply), index, file));
+    }
 
     let limits = Limits {
         body_bytes_max: config.request_bytes_max,
@@ -182,38 +219,77 @@ pub async fn start(config: Config) -> Result<Agent, StartError> {
     })
 }
 
-/// Loads the models on the blocking pool, and starts the slots and the links to relays.
-async fn service(
-    config: &Config,
-) -> Result<(Arc<Service>, mpsc::Receiver<RelayEvent>), StartError> {
-    let slots = config.policy.slots;
-    let paths = config.modules.clone();
+/// Loads every module, in the order of the configuration.
+async fn load(config: &Config) -> Result<(Models, Arc<Workshop>, Vec<WatchedFile>), StartError> {
+    // One more than the slots, for what the workshop runs.
+    let instances = (config.policy.slots + 1).min(SLOTS_MAX);
     let (state, vetting) = (config.state.clone(), config.vetting.clone());
-    let loading = tokio::task::spawn_blocking(move || {
+    let starting = tokio::task::spawn_blocking(move || {
         let cache = state.open().map(|folder| CacheConfig {
             folder: folder.path().to_owned(),
             bytes_max: folder.code_bytes_max(),
         });
-        let runtime = Runtime::start(RuntimeConfig {
+        Runtime::start(RuntimeConfig {
             cache,
             vetting,
-            ..RuntimeConfig::new(slots)
+            ..RuntimeConfig::new(instances)
         })
-        .map_err(|source| StartError::Runtime { source })?;
-        Models::load(&runtime, &paths).map_err(|source| StartError::Models { source })
     });
-    let models = loading.await.unwrap_or_else(|error| {
-        std::panic::resume_unwind(error.into_panic());
-    })?;
+    let runtime = starting
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        .map_err(|source| StartError::Runtime { source })?;
+    let workshop = Arc::new(Workshop::new(runtime));
+    let models = Models::new(config.rollout.policy, config.modules.len());
+    let mut files = Vec::with_capacity(config.modules.len());
+    for (index, path) in config.modules.iter().enumerate() {
+        let path = || path.clone();
+        let mut file = WatchedFile::new(path());
+        let bytes = file.look().await.map_err(|source| {
+            let path = path();
+            StartError::ReadModule { path, source }
+        })?;
+        // Of a file that was never looked at, everything is new.
+        let bytes = bytes.unwrap_or_default();
+        let model = workshop.prepare(bytes).await.map_err(|source| {
+            let (path, source) = (path(), Box::new(source));
+            StartError::LoadModule { path, source }
+        })?;
+        let manifest = model.manifest();
+        tracing::info!(
+            model = manifest.name,
+            version = manifest.version,
+            digest = %model.digest(),
+            "model loaded"
+        );
+        let installed = models.install(ModelIndex(index), model, []);
+        installed.map_err(|taken| StartError::SameName {
+            name: taken.name,
+            first: config.modules[taken.first.0].clone(),
+            second: path(),
+        })?;
+        files.push(file);
+    }
+    Ok((models, workshop, files))
+}
+
+/// Starts the slots and the links to relays.
+fn service(
+    config: &Config,
+    models: Models,
+) -> Result<(Arc<Service>, mpsc::Receiver<RelayEvent>), StartError> {
+    let slots = config.policy.slots;
     let (events_in, events) = mpsc::channel(EVENTS_MAX);
-    let brain = Brain::new(config.policy.clone(), models.iter().len());
+    let brain = Brain::new(config.policy.clone(), models.len());
     let burst = match &config.relays {
         Some(relays) => Some(start_burst(config, relays, &models, events_in)?),
         None => None,
     };
+    let source = |path: &PathBuf| path.display().to_string();
     let service = Service {
         admission: Admission::new(config.requests_max),
         brain,
+        sources: config.modules.iter().map(source).collect(),
         models,
         slots: Slots::new(slots, config.queue_len_max)
             .map_err(|source| StartError::Slots { slots, source })?,
@@ -238,8 +314,7 @@ fn start_burst(
         identity: relays.identity.clone(),
         name: config.name.clone(),
     };
-    let modules = models.iter().map(|served| Arc::clone(&served.model));
-    Burst::start(burst, modules.collect(), events).map_err(|source| StartError::Burst {
+    Burst::start(burst, models.current(), events).map_err(|source| StartError::Burst {
         source: source.into(),
     })
 }

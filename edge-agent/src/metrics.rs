@@ -1,11 +1,13 @@
 //! Every metric of the agent, declared once.
 //!
 //! Served as OpenMetrics text on `/metrics`. Labels are bounded: a model's name is one of the loaded
-//! ones or empty, never what a client sent.
+//! ones or empty, never what a client sent; a module is one of the configuration; a version is shown as
+//! long as it is live, which are two of a model at most.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -16,6 +18,8 @@ use prometheus_client::registry::{Metric, Registry};
 use tidegate_control::Plan;
 use tidegate_inference::{Failure, Placement, Reply};
 use tidegate_runtime::SlotLoad;
+
+use crate::models::Live;
 
 /// Media type of [`Metrics::encode`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -43,6 +47,33 @@ struct DurationLabels {
     placement: &'static str,
 }
 
+/// Labels of a live version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabels {
+    model: String,
+    version: String,
+    digest: String,
+}
+
+/// Labels of a rollout that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RolloutLabels {
+    module: String,
+    outcome: &'static str,
+}
+
+/// The label of what concerns a model.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabel {
+    model: String,
+}
+
+/// The label of what concerns a module of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct ModuleLabel {
+    module: String,
+}
+
 type Ratio = Gauge<f64, AtomicU64>;
 
 /// The agent's metrics.
@@ -65,6 +96,18 @@ pub(crate) struct Metrics {
     mode_changes: Counter,
     relays_connected: Gauge,
     burst_in_flight: Gauge,
+    versions: Family<VersionLabels, Gauge>,
+    canary_share: Family<ModelLabel, Ratio>,
+    rollouts: Family<RolloutLabels, Counter>,
+    poll_age: Family<ModuleLabel, Ratio>,
+    /// The versions that are shown, by model; and when each module was last looked at.
+    shown: Mutex<Shown>,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    versions: BTreeMap<String, Vec<VersionLabels>>,
+    polled: BTreeMap<ModuleLabel, Instant>,
 }
 
 impl Metrics {
@@ -80,6 +123,18 @@ impl Metrics {
         let mode_changes = Counter::default();
         let help = "Entries into bursting and returns from it";
         registry.register("mode_changes", help, mode_changes.clone());
+        let versions = Family::default();
+        let help = "1 for each version that answers requests";
+        registry.register("model_version_info", help, versions.clone());
+        let canary_share = Family::default();
+        let help = "Share of the requests that the other version serves in a rollout";
+        registry.register("canary_share_ratio", help, canary_share.clone());
+        let rollouts = Family::default();
+        let help = "Turns of rollouts: refused, promoted, rolled-back, settled";
+        registry.register("rollouts", help, rollouts.clone());
+        let poll_age = Family::default();
+        let help = "Since where the module comes from was last looked at with success";
+        registry.register("module_poll_age_seconds", help, poll_age.clone());
         Arc::new(Self {
             requests,
             duration,
@@ -133,6 +188,11 @@ impl Metrics {
                 "Requests sent to relays and not answered yet",
             ),
             mode_changes,
+            versions,
+            canary_share,
+            rollouts,
+            poll_age,
+            shown: Mutex::default(),
             registry,
         })
     }
@@ -211,11 +271,57 @@ impl Metrics {
         InFlight(self.burst_in_flight.clone())
     }
 
+    /// Shows the live versions of one model, in place of those shown before.
+    pub(crate) fn versions(&self, live: &[Live]) {
+        let Some(first) = live.first() else { return };
+        let model = first.served.metadata().name.clone();
+        let labels = live.iter().map(|live| VersionLabels {
+            model: model.clone(),
+            version: live.served.metadata().version.clone(),
+            digest: live.served.digest().to_string(),
+        });
+        let labels: Vec<_> = labels.collect();
+        let mut shown = self.shown();
+        for gone in shown.versions.remove(&model).iter().flatten() {
+            self.versions.remove(gone);
+        }
+        for label in &labels {
+            self.versions.get_or_create(label).set(1);
+        }
+        shown.versions.insert(model.clone(), labels);
+        let share = live.get(1).map_or(0.0, |beside| beside.share);
+        self.canary_share
+            .get_or_create(&ModelLabel { model })
+            .set(share);
+    }
+
+    /// Counts a turn of a rollout.
+    pub(crate) fn rollout_ended(&self, module: &str, outcome: &'static str) {
+        let module = module.to_owned();
+        let labels = RolloutLabels { module, outcome };
+        self.rollouts.get_or_create(&labels).inc();
+    }
+
+    /// Notes that a module was looked at with success.
+    pub(crate) fn polled(&self, module: &str) {
+        let module = module.to_owned();
+        let now = Instant::now();
+        self.shown().polled.insert(ModuleLabel { module }, now);
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The metrics as OpenMetrics text, with the slots as they are now.
     pub(crate) fn encode(&self, load: SlotLoad) -> String {
         self.queue_length.set(signed(load.queued));
         self.slots.set(signed(load.slots));
         self.slots_busy.set(signed(load.busy));
+        for (module, at) in &self.shown().polled {
+            let age = at.elapsed().as_secs_f64();
+            self.poll_age.get_or_create(module).set(age);
+        }
         let mut page = String::new();
         text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
         page

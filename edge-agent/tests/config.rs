@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tidegate_control::rollout::RolloutPolicy;
 use tidegate_control::{Foresight, Policy, Time};
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::ConfigError;
@@ -53,12 +54,17 @@ fn the_example_shows_every_key() {
         (is_key && !line.starts_with("# ")).then(|| key.to_owned())
     };
     let shown: Vec<_> = EXAMPLE.lines().filter_map(key_of).collect();
-    for table in ["nonsense = 1\n", "[burst]\nnonsense = 1\n"] {
+    for (table, least) in [
+        ("nonsense = 1\n", 10),
+        ("[burst]\nnonsense = 1\n", 10),
+        ("[rollout]\nnonsense = 1\n", 5),
+    ] {
         let error = parse(table).unwrap_err().to_string();
         let expected = error.split("expected one of ").nth(1).unwrap();
         let keys: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
-        assert!(keys.len() > 10, "{error}");
-        for key in keys.into_iter().filter(|key| *key != "burst") {
+        assert!(keys.len() >= least, "{error}");
+        let is_key = |key: &&str| !["burst", "rollout"].contains(key);
+        for key in keys.into_iter().filter(is_key) {
             assert!(shown.iter().any(|shown| shown == key), "{key} is not shown");
         }
     }
@@ -104,6 +110,36 @@ fn values_arrive() {
     assert_eq!(addresses, ["relay.example:4433", "[::1]:1"]);
     assert_eq!(relays.identity.key, Path::new("/k"));
     assert_eq!(relays.identity.ca, Path::new("/etc/tidegate/../ca.pem"));
+}
+
+#[test]
+fn rollouts_are_as_careful_as_they_are_told() {
+    let default = parse("modules = ['m.wasm']").unwrap().rollout;
+    assert_eq!(default.poll, Duration::from_secs(60));
+    assert_eq!(default.policy, RolloutPolicy::default());
+    let text = "modules = ['m.wasm']\n[rollout]\npoll-s = 5\ncanary-share = 0.25\n\
+                canary-requests-min = 7\ncanary-s-max = 8\nwatch-s = 0\n";
+    let rollout = parse(text).unwrap().rollout;
+    assert_eq!(rollout.poll, Duration::from_secs(5));
+    let policy = RolloutPolicy {
+        canary_share: 0.25,
+        requests_min: 7,
+        canary_max: Duration::from_secs(8),
+        watch: Duration::ZERO,
+    };
+    assert_eq!(rollout.policy, policy);
+    for (line, range) in [
+        ("poll-s = 0", "1 to 604800"),
+        ("canary-share = 0.6", "0.01 to 0.5"),
+        ("canary-share = 0", "0.01 to 0.5"),
+        ("canary-requests-min = 0", "1 to 1000000"),
+        ("canary-s-max = 0", "1 to 604800"),
+        ("watch-s = 604801", "0 to 604800"),
+    ] {
+        let key = line.split(' ').next().unwrap();
+        let text = format!("modules = ['m.wasm']\n[rollout]\n{line}\n");
+        refused(&text, &[&format!("line 3: rollout.{key}:"), range]);
+    }
 }
 
 #[test]

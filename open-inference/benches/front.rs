@@ -35,6 +35,14 @@ impl Infer for Identity {
         Err(Failure::new(FailureKind::NotFound, name))
     }
 
+    fn model_versions(&self, name: &str) -> Vec<String> {
+        let metadata = self.model(name, None).ok();
+        metadata
+            .map(|metadata| metadata.version)
+            .into_iter()
+            .collect()
+    }
+
     fn model_names(&self) -> Vec<String> {
         Vec::new()
     }

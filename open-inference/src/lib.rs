@@ -39,6 +39,10 @@ pub trait Infer: Send + Sync + 'static {
     /// Metadata of a model, `NotFound` if there is none of this name and version.
     fn model(&self, name: &str, version: Option<&str>) -> Result<ModelMetadata, Failure>;
 
+    /// Every version of a model that answers requests which name it, the one for all others first;
+    /// empty if there is no such model.
+    fn model_versions(&self, name: &str) -> Vec<String>;
+
     /// Names of all models.
     fn model_names(&self) -> Vec<String>;
 

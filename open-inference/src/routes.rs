@@ -228,7 +228,7 @@ fn readiness(ready: bool) -> StatusCode {
 #[derive(Serialize)]
 struct ModelObject {
     name: String,
-    versions: [String; 1],
+    versions: Vec<String>,
     platform: &'static str,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
@@ -243,8 +243,8 @@ async fn model_metadata<I: Infer>(
         .service
         .model(&target.model, target.version.as_deref())?;
     Ok(JsonBody(ModelObject {
+        versions: front.service.model_versions(&metadata.name),
         name: metadata.name,
-        versions: [metadata.version],
         platform: metadata.platform,
         inputs: metadata.inputs,
         outputs: metadata.outputs,
@@ -262,15 +262,15 @@ struct IndexEntry {
 /// Triton's repository index. Every model listed is loaded, so the `ready` filter changes nothing
 /// and the body is not looked at.
 async fn index<I: Infer>(State(front): FrontState<I>) -> JsonBody<Vec<IndexEntry>> {
-    let names = front.service.model_names();
-    let entries = names
-        .iter()
-        .filter_map(|name| front.service.model(name, None).ok())
-        .map(|metadata| IndexEntry {
-            name: metadata.name,
-            version: metadata.version,
+    let mut entries = Vec::new();
+    for name in front.service.model_names() {
+        let versions = front.service.model_versions(&name);
+        entries.extend(versions.into_iter().map(|version| IndexEntry {
+            name: name.clone(),
+            version,
             state: "READY",
             reason: "",
-        });
-    JsonBody(entries.collect())
+        }));
+    }
+    JsonBody(entries)
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 
@@ -33,26 +33,66 @@ pub struct Offered {
 
 /// Sends `count` requests to an echoing model, `every` so often, and waits for all answers.
 pub async fn offer(http: Http, model: &'static str, count: usize, every: Duration) -> Vec<Offered> {
-    let start = Instant::now();
-    let mut due = interval_at(start, every);
+    let mut due = interval_at(Instant::now(), every);
     let mut under_way = JoinSet::new();
     for number in 0..count {
         let at = due.tick().await;
-        let http = http.clone();
-        under_way.spawn(async move {
-            let value = i32::try_from(number).expect("a test sends few requests");
-            let answer = http
-                .infer(model, &echo_request(&number.to_string(), value))
-                .await;
-            let took = at.elapsed();
-            Offered {
-                number,
-                answer,
-                took,
-            }
-        });
+        under_way.spawn(ask(http.clone(), model, number, at));
     }
     under_way.join_all().await
+}
+
+/// Load that goes on beside the test until it is ended. Dropping it cuts it off.
+#[derive(Debug)]
+pub struct Load {
+    end: oneshot::Sender<()>,
+    offering: JoinSet<Vec<Offered>>,
+}
+
+impl Load {
+    /// Begins to send requests to an echoing model, `every` so often.
+    #[must_use]
+    pub fn begin(http: &Http, model: &'static str, every: Duration) -> Self {
+        let http = http.clone();
+        let (end, mut ended) = oneshot::channel();
+        let mut offering = JoinSet::new();
+        offering.spawn(async move {
+            let mut due = interval_at(Instant::now(), every);
+            let mut under_way = JoinSet::new();
+            for number in 0.. {
+                tokio::select! {
+                    _ = &mut ended => break,
+                    at = due.tick() => {
+                        under_way.spawn(ask(http.clone(), model, number, at));
+                    }
+                }
+            }
+            under_way.join_all().await
+        });
+        Self { end, offering }
+    }
+
+    /// Sends no more, and waits for all answers; they are in the order of the requests.
+    pub async fn end(mut self) -> Vec<Offered> {
+        drop(self.end);
+        let offered = self.offering.join_next().await.expect("the one task");
+        let mut offered = offered.expect("offering does not panic");
+        offered.sort_by_key(|offered| offered.number);
+        offered
+    }
+}
+
+async fn ask(http: Http, model: &str, number: usize, at: Instant) -> Offered {
+    let value = i32::try_from(number).expect("a test sends few requests");
+    let answer = http
+        .infer(model, &echo_request(&number.to_string(), value))
+        .await;
+    let took = at.elapsed();
+    Offered {
+        number,
+        answer,
+        took,
+    }
 }
 
 /// Where a successful answer says that it ran.
@@ -65,6 +105,18 @@ pub enum Ran {
 }
 
 impl Offered {
+    /// The version that answered, and with the right outputs; anything else fails.
+    #[must_use]
+    #[track_caller]
+    pub fn version(&self) -> String {
+        let number = self.number;
+        assert!(self.ran().is_some(), "request {number}: {:?}", self.answer);
+        let json = self.answer.as_ref().map(Answer::json);
+        let json = json.expect("an answer that ran");
+        let version = json["model_version"].as_str();
+        version.expect("an answer has a version").to_owned()
+    }
+
     /// Where it ran, if it was answered with its own id and input; `None` if it was refused as the
     /// protocol refuses what does not fit: 503 with `Retry-After`, or 504. Anything else fails.
     #[must_use]

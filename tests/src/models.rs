@@ -88,6 +88,8 @@ pub enum Behaviour {
     Loop,
     /// Traps.
     Trap,
+    /// Traps in one run of four, as the clock has it; gives its inputs back in the others.
+    TrapAtTimes,
     /// Takes memory until there is none, and then traps.
     Allocate,
     /// Calls itself without end.
@@ -147,6 +149,12 @@ impl Behaviour {
             }
             Self::Loop => (None, "", "(loop $again (br $again))".to_owned()),
             Self::Trap => (None, "", "unreachable".to_owned()),
+            Self::TrapAtTimes => {
+                // Bits of the nanoseconds that change from run to run.
+                let body =
+                    "(if (i64.eqz (i64.and (call $now) (i64.const 0x300))) (then unreachable))";
+                (Some("clock"), clock, body.to_owned())
+            }
             Self::Allocate => {
                 let body = "(loop $again
                     (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
@@ -176,6 +184,13 @@ impl Behaviour {
         );
         (extra, text)
     }
+}
+
+/// The same in another version.
+#[must_use]
+pub fn in_version(mut manifest: Value, version: &str) -> Value {
+    manifest["version"] = version.into();
+    manifest
 }
 
 /// The manifest of a guest that takes `x`, INT32 of shape `[n]`, and gives it back.

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::checkout::{binary, state};
 use crate::daemon::{Daemon, Ended};
 use crate::http::Http;
-use crate::models::{Behaviour, doubler, echo_manifest};
+use crate::models::{Behaviour, doubler, echo_manifest, in_version};
 
 /// A temporary folder, removed on drop.
 #[derive(Debug)]
@@ -102,6 +102,27 @@ impl Site {
         let output = self.pack_guest(name, behaviour);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {error}");
+    }
+
+    /// Packs a guest of this behaviour as version `version` of the model `name`, in `FILE.wasm`, which must
+    /// succeed.
+    pub fn must_pack_version(&self, file: &str, name: &str, version: &str, behaviour: Behaviour) {
+        self.write("graph.onnx", doubler());
+        let guest = format!("{file}.guest.wasm");
+        self.write(&guest, behaviour.component());
+        let manifest = format!("{file}.json");
+        let version = in_version(echo_manifest(name), version);
+        self.write(&manifest, version.to_string());
+        let out = format!("{file}.wasm");
+        let guest = ["--guest", &guest, "--manifest", &manifest];
+        self.must_tidegate(&[&["pack", "graph.onnx", "-o", &out], &guest[..]].concat());
+    }
+
+    /// Puts a copy of one file of the folder in the place of another, at once.
+    pub fn replace(&self, name: &str, by: &str) {
+        let new = self.path("new");
+        std::fs::copy(self.path(by), &new).unwrap_or_else(|error| panic!("{by}: {error}"));
+        std::fs::rename(new, self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 
     /// The folder of the certificates, made by `tidegate dev-certs`.

@@ -3,20 +3,24 @@
 //! A link that the relay or the relay list asks to retire takes no new request, finishes those in
 //! flight within [`RETIRE_MAX`], and closes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, WriteError};
 use tidegate_control::ModelIndex;
+use tidegate_inference::Digest;
 use tidegate_wire::{ControlMessage, DecodeError, EncodeError, Kind, PREFIX_BYTES, Prefix, code};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::LostError;
-use super::dial::{Pace, connect, jitter, wait};
+use super::dial::{Pace, connect, wait};
 use super::exchange::read_exact;
 use super::link::{Home, Link, Reservation};
+use super::offers::Offers;
 use super::transfer::serve_modules;
+use crate::chance::uniform;
 use crate::config::RelayAddress;
 
 /// How long a relay may take to greet.
@@ -38,7 +42,16 @@ const SILENCE_MAX: Duration = Duration::from_millis(400);
 const RESERVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Keeps a link to `address` until `retire` is cancelled and its requests are finished.
-pub(super) async fn keep(address: RelayAddress, home: Arc<Home>, retire: CancellationToken) {
+///
+/// `whole` is cancelled once the relay can run every model of the offers, or when this ends.
+pub(super) async fn keep(
+    address: RelayAddress,
+    home: Arc<Home>,
+    offers: Arc<Offers>,
+    whole: CancellationToken,
+    retire: CancellationToken,
+) {
+    let _when_this_ends = whole.clone().drop_guard();
     let mut failures = 0_u32;
     loop {
         let attempt = tokio::select! {
@@ -49,7 +62,8 @@ pub(super) async fn keep(address: RelayAddress, home: Arc<Home>, retire: Cancell
             Ok(connection) => {
                 let start = Instant::now();
                 let wait_max = Pace::of(connection.remote_address().ip().to_canonical()).wait_max;
-                match hold(&connection, &address, &home, &retire).await {
+                let wanted = Wanted::of(&offers, &whole);
+                match hold(&connection, &address, &home, wanted, &retire).await {
                     End::Retired => tracing::info!(%address, "closed the link to a relay"),
                     end => {
                         let end: &dyn std::error::Error = &end;
@@ -79,7 +93,7 @@ pub(super) async fn keep(address: RelayAddress, home: Arc<Home>, retire: Cancell
         failures = failures.saturating_add(1);
         tokio::select! {
             () = retire.cancelled() => return,
-            () = sleep(wait(failures, wait_max, jitter())) => {}
+            () = sleep(wait(failures, wait_max, uniform())) => {}
         }
     }
 }
@@ -110,9 +124,11 @@ async fn hold(
     connection: &Connection,
     address: &RelayAddress,
     home: &Home,
+    mut wanted: Wanted<'_>,
     retire: &CancellationToken,
 ) -> End {
-    let greeted = timeout(HELLO_MAX, greet(connection, home)).await;
+    let offers = wanted.offers;
+    let greeted = timeout(HELLO_MAX, greet(connection, offers)).await;
     let (send, recv, greeting) = match greeted {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => return End::Greet(error),
@@ -124,15 +140,15 @@ async fn hold(
         greeting.name
     };
     tracing::info!(%address, name, "connected to a relay");
-    let link = home.fleet.add(name, connection.clone());
-    for digest in &greeting.ready {
-        ready(&link, home, *digest).await;
+    let link = home.fleet.add(name, connection.clone(), Arc::clone(offers));
+    for digest in greeting.ready {
+        wanted.ready(&link, digest).await;
     }
     // None of these is a task: when the first ends, the others are dropped with it.
     let end = tokio::select! {
-        end = listen(&link, home, recv) => end,
+        end = listen(&link, wanted, recv) => end,
         end = announce(&link, send) => end,
-        error = serve_modules(connection, &home.modules) => End::Connection(error),
+        error = serve_modules(connection, offers) => End::Connection(error),
         end = watch(&link) => end,
         end = finish(&link, home, retire) => end,
     };
@@ -142,7 +158,7 @@ async fn hold(
 
 struct Greeting {
     name: String,
-    ready: Vec<tidegate_inference::Digest>,
+    ready: Vec<Digest>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -161,13 +177,13 @@ enum GreetError {
 
 async fn greet(
     connection: &Connection,
-    home: &Home,
+    offers: &Offers,
 ) -> Result<(SendStream, RecvStream, Greeting), GreetError> {
     let mut send = connection
         .open_uni()
         .await
         .map_err(GreetError::Connection)?;
-    send.write_chunk(home.hello.clone())
+    send.write_chunk(offers.hello.clone())
         .await
         .map_err(GreetError::Write)?;
     let mut recv = connection
@@ -183,20 +199,39 @@ async fn greet(
     }
 }
 
-async fn ready(link: &Link, home: &Home, digest: tidegate_inference::Digest) {
-    for (index, model) in home.modules.iter().enumerate() {
-        if model.digest() == digest {
-            link.model_ready(ModelIndex(index)).await;
+/// What a link offered, and how much of it the relay cannot run yet.
+struct Wanted<'a> {
+    offers: &'a Arc<Offers>,
+    whole: &'a CancellationToken,
+    ready: BTreeSet<ModelIndex>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(offers: &'a Arc<Offers>, whole: &'a CancellationToken) -> Self {
+        Self {
+            offers,
+            whole,
+            ready: BTreeSet::new(),
+        }
+    }
+
+    async fn ready(&mut self, link: &Link, digest: Digest) {
+        if let Some(served) = self.offers.module(digest) {
+            link.model_ready(served.index).await;
+            self.ready.insert(served.index);
+            if self.ready.len() == self.offers.len() {
+                self.whole.cancel();
+            }
         }
     }
 }
 
 /// Takes what the relay says on its control stream.
-async fn listen(link: &Link, home: &Home, mut recv: RecvStream) -> End {
+async fn listen(link: &Link, mut wanted: Wanted<'_>, mut recv: RecvStream) -> End {
     loop {
         match read_control(&mut recv).await {
             Ok(ControlMessage::Load(load)) => link.report(&load),
-            Ok(ControlMessage::ModuleReady { digest }) => ready(link, home, digest).await,
+            Ok(ControlMessage::ModuleReady { digest }) => wanted.ready(link, digest).await,
             Ok(ControlMessage::Credits { in_flight_max }) => link.allow(in_flight_max),
             Ok(ControlMessage::GoAway { reason }) => {
                 tracing::info!(

@@ -5,7 +5,6 @@
 //! an attempt is given up early and the next follows soon: a relay that comes up is found within half
 //! a second.
 
-use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -52,12 +51,6 @@ impl Pace {
 pub(super) fn wait(failures: u32, wait_max: Duration, jitter: f64) -> Duration {
     let doubled = WAIT_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(wait_max).mul_f64(0.5 + 0.5 * jitter)
-}
-
-/// A random number, uniform in [0, 1).
-pub(super) fn jitter() -> f64 {
-    let [high, low, ..] = RandomState::new().hash_one(()).to_ne_bytes();
-    f64::from(u16::from_ne_bytes([high, low])) / 65_536.0
 }
 
 /// An attempt that failed, and the longest wait before another.
@@ -125,10 +118,5 @@ mod tests {
         assert_eq!([ms(1, 0.0), ms(1, 1.0)], [25, 50]);
         assert_eq!([ms(2, 1.0), ms(4, 1.0), ms(9, 1.0)], [100, 400, 2000]);
         assert_eq!(ms(u32::MAX, 1.0), 2000);
-        assert!(
-            (0..64)
-                .map(|_| jitter())
-                .all(|jitter| (0.0..1.0).contains(&jitter))
-        );
     }
 }

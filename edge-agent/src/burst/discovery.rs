@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection;
 use super::link::Home;
+use super::offers::Offers;
 use crate::config::{HOST_BYTES_MAX, RELAYS_MAX, RelayAddress};
 
 /// How often the file is read.
@@ -25,6 +27,10 @@ const READ_EVERY: Duration = Duration::from_millis(250);
 
 /// Longest relays file: every relay with the longest host name that DNS has.
 const FILE_BYTES_MAX: usize = RELAYS_MAX * (HOST_BYTES_MAX + ":65535\n".len());
+
+/// Longest that a relay may take to get ready what it is newly offered, before the link with the offers
+/// of before retires: a large module over a slow line, and its preparation.
+const HAND_OVER_MAX: Duration = Duration::from_secs(120);
 
 /// The relays that are wanted now.
 #[derive(Debug)]
@@ -144,10 +150,26 @@ fn parse(text: &str) -> Vec<RelayAddress> {
     listed
 }
 
+/// The links to one relay.
+struct Kept {
+    /// Ends them all.
+    retire: CancellationToken,
+    /// Ends the one with the newest offers.
+    newest: CancellationToken,
+}
+
 /// Keeps one connection task per wanted relay. After `stop`, ends when each has retired.
-pub(super) async fn supervise(mut discovery: Discovery, home: Arc<Home>, stop: CancellationToken) {
+///
+/// When the offers change, each relay gets a second task, and the first retires once the relay can run
+/// everything of the second, at the latest after [`HAND_OVER_MAX`].
+pub(super) async fn supervise(
+    mut discovery: Discovery,
+    home: Arc<Home>,
+    mut offers: watch::Receiver<Arc<Offers>>,
+    stop: CancellationToken,
+) {
     let mut tasks = JoinSet::new();
-    let mut kept: HashMap<RelayAddress, CancellationToken> = HashMap::new();
+    let mut kept: HashMap<RelayAddress, Kept> = HashMap::new();
     let mut ticks = interval(READ_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -157,23 +179,49 @@ pub(super) async fn supervise(mut discovery: Discovery, home: Arc<Home>, stop: C
             _ = ticks.tick() => {}
         }
         let wanted = discovery.wanted().await;
-        kept.retain(|address, retire| {
+        kept.retain(|address, kept| {
             let stays = wanted.contains(address);
             if !stays {
-                retire.cancel();
+                kept.retire.cancel();
             }
             stays
         });
+        let have_changed = offers.has_changed().unwrap_or(false);
+        let offered = Arc::clone(&offers.borrow_and_update());
+        let mut keep = |address: &RelayAddress, retire: &CancellationToken| {
+            let (whole, own) = (CancellationToken::new(), retire.child_token());
+            tasks.spawn(connection::keep(
+                address.clone(),
+                Arc::clone(&home),
+                Arc::clone(&offered),
+                whole.clone(),
+                own.clone(),
+            ));
+            (whole, own)
+        };
+        let mut hand_overs = Vec::new();
+        if have_changed {
+            for (address, kept) in &mut kept {
+                let (whole, own) = keep(address, &kept.retire);
+                hand_overs.push((whole, std::mem::replace(&mut kept.newest, own)));
+            }
+        }
         for address in wanted {
             kept.entry(address).or_insert_with_key(|address| {
                 let retire = CancellationToken::new();
-                let task = connection::keep(address.clone(), Arc::clone(&home), retire.clone());
-                tasks.spawn(task);
-                retire
+                let (_, newest) = keep(address, &retire);
+                Kept { retire, newest }
+            });
+        }
+        for (whole, before) in hand_overs {
+            tasks.spawn(async move {
+                // Not whole in time, the relay cannot run something that is served now.
+                let _ = timeout(HAND_OVER_MAX, whole.cancelled()).await;
+                before.cancel();
             });
         }
     }
-    kept.values().for_each(CancellationToken::cancel);
+    kept.values().for_each(|kept| kept.retire.cancel());
     while tasks.join_next().await.is_some() {}
 }
 

@@ -9,14 +9,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use quinn::Connection;
 use tidegate_control::{ModelIndex, RelayId, RelayLoad};
-use tidegate_runtime::Model;
 use tidegate_wire::LoadReport;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::offers::Offers;
 use super::{BurstError, RelayEvent};
 
 /// What every connection task needs.
@@ -26,10 +25,6 @@ pub(super) struct Home {
     pub(super) endpoint: quinn::Endpoint,
     /// The links that requests may take.
     pub(super) fleet: Arc<Fleet>,
-    /// The encoded hello, the same for every relay.
-    pub(super) hello: Bytes,
-    /// What this agent serves, as the controller numbers them.
-    pub(super) modules: Vec<Arc<Model>>,
 }
 
 /// The relays that are connected now.
@@ -62,11 +57,17 @@ impl Fleet {
     }
 
     /// Makes a connection known under a number of its own.
-    pub(super) fn add(&self, name: String, connection: Connection) -> Arc<Link> {
+    pub(super) fn add(
+        &self,
+        name: String,
+        connection: Connection,
+        offers: Arc<Offers>,
+    ) -> Arc<Link> {
         let link = Arc::new(Link {
             id: RelayId(self.next.fetch_add(1, Ordering::Relaxed)),
             name,
             connection,
+            offers,
             in_flight: AtomicU32::new(0),
             in_flight_max: AtomicU32::new(u32::MAX),
             idle: Notify::new(),
@@ -128,6 +129,8 @@ pub(super) struct Link {
     pub(super) name: String,
     /// The way there.
     pub(super) connection: Connection,
+    /// What the relay was offered.
+    pub(super) offers: Arc<Offers>,
     /// Cancelled when the relay asks for no more requests.
     pub(super) going_away: CancellationToken,
     in_flight: AtomicU32,

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use self::site::{ANY_PORT, SOON, Site, identity, input, metrics, path, soon};
 use super::{Burst, BurstConfig, BurstError};
+use crate::models::Pin;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listed_relay_gets_the_module_and_runs_requests_until_it_is_taken_off_the_list() {
@@ -39,7 +40,8 @@ async fn a_listed_relay_gets_the_module_and_runs_requests_until_it_is_taken_off_
     // What the relay refuses is told with its reason, and is not worth another try.
     let refused = soon(site.burst.infer(
         id,
-        site.model.digest(),
+        &site.served,
+        Pin::Any,
         Vec::new(),
         Vec::new(),
         Priority::Normal,
@@ -147,10 +149,16 @@ async fn a_deadline_holds_on_a_path_that_goes_dead() {
     let id = site.ready().await;
     dead.store(true, Ordering::SeqCst);
     let deadline = Instant::now() + Duration::from_millis(50);
-    let (module, inputs) = (site.model.digest(), input(&[1.0]));
-    let infer = site
-        .burst
-        .infer(id, module, inputs, Vec::new(), Priority::Normal, deadline);
+    let (served, inputs) = (&site.served, input(&[1.0]));
+    let infer = site.burst.infer(
+        id,
+        served,
+        Pin::Any,
+        inputs,
+        Vec::new(),
+        Priority::Normal,
+        deadline,
+    );
     let late = soon(infer).await.unwrap_err();
     assert!(
         matches!(late, BurstError::Deadline { .. }) && !late.is_worth_retrying(),

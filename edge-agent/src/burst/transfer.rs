@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tidegate_inference::Digest;
-use tidegate_runtime::Model;
 use tidegate_wire::ControlMessage;
 use tokio::task::JoinSet;
 
 use super::connection::{ControlError, read_control};
+use super::offers::Offers;
 
 /// Most modules that one relay may fetch at a time.
 pub(super) const MODULE_STREAMS_MAX: u32 = 4;
@@ -27,7 +27,7 @@ const TRANSFER_PRIORITY: i32 = -1;
 /// Answers the relay's streams until the link is lost.
 pub(super) async fn serve_modules(
     connection: &Connection,
-    modules: &[Arc<Model>],
+    offers: &Arc<Offers>,
 ) -> ConnectionError {
     // QUIC itself holds the relay to `MODULE_STREAMS_MAX`.
     let mut transfers = JoinSet::new();
@@ -35,7 +35,7 @@ pub(super) async fn serve_modules(
         tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
-                    transfers.spawn(serve_one(send, recv, modules.to_vec()));
+                    transfers.spawn(serve_one(send, recv, Arc::clone(offers)));
                 }
                 Err(error) => return error,
             },
@@ -44,8 +44,8 @@ pub(super) async fn serve_modules(
     }
 }
 
-async fn serve_one(mut send: SendStream, mut recv: RecvStream, modules: Vec<Arc<Model>>) {
-    match transfer(&mut send, &mut recv, &modules).await {
+async fn serve_one(mut send: SendStream, mut recv: RecvStream, offers: Arc<Offers>) {
+    match transfer(&mut send, &mut recv, &offers).await {
         Ok((digest, len)) => tracing::info!(%digest, len, "sent a module to a relay"),
         Err(error) => {
             let error: &dyn std::error::Error = &error;
@@ -71,7 +71,7 @@ enum TransferError {
 async fn transfer(
     send: &mut SendStream,
     recv: &mut RecvStream,
-    modules: &[Arc<Model>],
+    offers: &Offers,
 ) -> Result<(Digest, usize), TransferError> {
     let wanted = tokio::time::timeout(WANTED_MAX, read_control(recv))
         .await
@@ -80,9 +80,9 @@ async fn transfer(
     let ControlMessage::ModuleWanted { digest } = wanted else {
         return Err(TransferError::Unexpected);
     };
-    let found = modules.iter().find(|model| model.digest() == digest);
+    let found = offers.module(digest);
     // An empty file is the protocol's way to say that the module is not to be had.
-    let file = found.map_or_else(Bytes::new, |model| model.file().clone());
+    let file = found.map_or_else(Bytes::new, |served| served.model.file().clone());
     let len = file.len();
     let offer = ControlMessage::ModuleOffered {
         digest,

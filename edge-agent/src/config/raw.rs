@@ -6,6 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tidegate_control::rollout::{RolloutPolicy, SHARE_MAX, SHARE_MIN};
 use tidegate_control::{Foresight, Policy};
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{ConfigError, Source, Spanned};
@@ -17,7 +18,7 @@ use tidegate_runtime::vet::{
 };
 use tidegate_wire::MODULES_MAX;
 
-use super::{Config, ParseRelayAddressError, RELAYS_MAX, RelayAddress, Relays, arrivals};
+use super::{Config, ParseRelayAddressError, RELAYS_MAX, RelayAddress, Relays, Rollout, arrivals};
 
 /// Longest SLO, run or round trip: as long as a request may take at all.
 const REQUEST_MS_MAX: u64 = TIME_MAX.as_secs() * 1000;
@@ -27,6 +28,12 @@ const LEAD_MS_MAX: u64 = 3_600_000;
 
 /// Longest dwell: a day.
 const DWELL_S_MAX: u64 = 86_400;
+
+/// Longest time between looks, canary or watch: a week.
+const ROLLOUT_S_MAX: u64 = 604_800;
+
+/// From one look at a module to the next: a registry is asked 1440 times a day by each device.
+const POLL_DEFAULT: Duration = Duration::from_secs(60);
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -52,7 +59,20 @@ struct Raw {
     log: Option<Spanned<String>>,
     log_format: Option<LogFormat>,
     #[serde(default)]
+    rollout: RawRollout,
+    #[serde(default)]
     burst: RawBurst,
+}
+
+/// The table `[rollout]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawRollout {
+    poll_s: Option<Spanned<u64>>,
+    canary_share: Option<Spanned<f64>>,
+    canary_requests_min: Option<Spanned<u64>>,
+    canary_s_max: Option<Spanned<u64>>,
+    watch_s: Option<Spanned<u64>>,
 }
 
 /// The table `[burst]`.
@@ -150,6 +170,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         log: source.log(raw.log)?,
         log_format: raw.log_format.unwrap_or_default(),
         policy: policy(source, &raw.burst, slots, Duration::from_millis(slo))?,
+        rollout: rollout(source, &raw.rollout)?,
         relays: relays(source, raw.burst)?,
     })
 }
@@ -257,6 +278,38 @@ fn policy(
         REQUEST_MS_MAX,
     )?;
     Ok(policy)
+}
+
+fn rollout(source: Source<'_>, raw: &RawRollout) -> Result<Rollout, ConfigError> {
+    let default = RolloutPolicy::default();
+    let seconds = |key, value: &Option<_>, default: Duration, min| {
+        let seconds = source.whole(key, value, default.as_secs(), min..=ROLLOUT_S_MAX);
+        seconds.map(Duration::from_secs)
+    };
+    Ok(Rollout {
+        poll: seconds("rollout.poll-s", &raw.poll_s, POLL_DEFAULT, 1)?,
+        policy: RolloutPolicy {
+            canary_share: source.real(
+                "rollout.canary-share",
+                &raw.canary_share,
+                default.canary_share,
+                SHARE_MIN..=SHARE_MAX,
+            )?,
+            requests_min: source.whole(
+                "rollout.canary-requests-min",
+                &raw.canary_requests_min,
+                default.requests_min,
+                1..=1_000_000,
+            )?,
+            canary_max: seconds(
+                "rollout.canary-s-max",
+                &raw.canary_s_max,
+                default.canary_max,
+                1,
+            )?,
+            watch: seconds("rollout.watch-s", &raw.watch_s, default.watch, 0)?,
+        },
+    })
 }
 
 fn relays(source: Source<'_>, burst: RawBurst) -> Result<Option<Relays>, ConfigError> {

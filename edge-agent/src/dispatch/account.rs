@@ -1,5 +1,6 @@
 //! Counts a request exactly once, however it ends.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tidegate_inference::{Failure, Reply};
@@ -11,14 +12,14 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub(super) struct Account<'a> {
     metrics: &'a Metrics,
-    model: &'a str,
+    model: Arc<str>,
     opened: Instant,
     closed: bool,
 }
 
 impl<'a> Account<'a> {
     /// `model` is the name of a loaded model, or empty: it becomes a label.
-    pub(super) fn open(metrics: &'a Metrics, model: &'a str) -> Self {
+    pub(super) fn open(metrics: &'a Metrics, model: Arc<str>) -> Self {
         Self {
             metrics,
             model,
@@ -30,14 +31,14 @@ impl<'a> Account<'a> {
     pub(super) fn close(mut self, result: &Result<Reply, Failure>) {
         self.closed = true;
         self.metrics
-            .answered(self.model, result, self.opened.elapsed());
+            .answered(&self.model, result, self.opened.elapsed());
     }
 }
 
 impl Drop for Account<'_> {
     fn drop(&mut self) {
         if !self.closed {
-            self.metrics.cancelled(self.model);
+            self.metrics.cancelled(&self.model);
         }
     }
 }

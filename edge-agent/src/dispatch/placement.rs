@@ -6,12 +6,11 @@
 //! is dropped, which cancels it. Inference has no side effects, so running twice is safe.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use tidegate_control::{Outcome, RelayId, Route};
-use tidegate_inference::{Failure, FailureKind, Placement, Reason, Reply, Timings, select_outputs};
+use tidegate_inference::{Failure, FailureKind, Placement, Reason, Reply, Timings};
 use tidegate_runtime::Denied;
 
 use super::{Job, Service};
@@ -42,10 +41,10 @@ pub(crate) enum Place {
 
 /// A placement that gave no outputs.
 #[derive(Debug)]
-struct Failed {
-    failure: Failure,
+pub(super) struct Failed {
+    pub(super) failure: Failure,
     /// Whether another place may do better.
-    elsewhere: bool,
+    pub(super) elsewhere: bool,
 }
 
 /// One placement under way. Dropping it cancels the run.
@@ -136,49 +135,6 @@ impl Service {
         }
     }
 
-    async fn run_here(
-        &self,
-        run: Unfinished<'_>,
-        job: &Job,
-        reason: Reason,
-    ) -> Result<Reply, Failed> {
-        let running = self
-            .slots
-            .submit(
-                Arc::clone(&job.served.model),
-                job.inputs.clone(),
-                job.priority,
-                job.deadline,
-            )
-            .map_err(Failed::from)?;
-        let done = running.await.map_err(|failure| {
-            if failure.kind == FailureKind::Internal {
-                tracing::error!(%failure, "a run failed by a fault of this device");
-            }
-            Failed {
-                elsewhere: failure.is_worth_retrying(),
-                failure,
-            }
-        })?;
-        self.waited(done.queue);
-        run.finish(&Outcome::Local {
-            model: job.served.index,
-            queue: done.queue,
-            service: done.service,
-            cpu: done.cpu,
-        });
-        Ok(Reply {
-            version: job.served.metadata().version.clone(),
-            outputs: select_outputs(done.outputs, &job.outputs),
-            placement: Placement::Local,
-            reason,
-            timings: Timings {
-                queue: done.queue,
-                infer: done.service,
-            },
-        })
-    }
-
     async fn run_on(
         &self,
         relay: RelayId,
@@ -193,7 +149,8 @@ impl Service {
         let result = burst
             .infer(
                 relay,
-                job.served.model.digest(),
+                &job.served,
+                job.pin,
                 job.inputs.clone(),
                 job.outputs.clone(),
                 job.priority,
@@ -221,7 +178,7 @@ impl Service {
             bytes: reply.bytes,
         });
         Ok(Reply {
-            version: job.served.metadata().version.clone(),
+            version: reply.served.metadata().version.clone(),
             outputs: answer.outputs,
             placement: Placement::Relay(name),
             reason,
@@ -262,7 +219,7 @@ fn is_fault_of_relay(error: &BurstError) -> bool {
         | BurstError::Lost { .. }
         | BurstError::Decode { .. }
         | BurstError::Deadline { .. } => true,
-        BurstError::Encode { .. } => false,
+        BurstError::NotOffered { .. } | BurstError::Encode { .. } => false,
         BurstError::Refused { failure, .. } => {
             failure.is_worth_retrying() || failure.kind == FailureKind::DeadlineExceeded
         }
@@ -312,7 +269,7 @@ async fn first_done(attempts: &mut Vec<Attempt<'_>>) -> Result<Reply, Failed> {
 
 /// Tells the controller how a run ended, also where its future is dropped.
 #[derive(Debug)]
-struct Unfinished<'a> {
+pub(super) struct Unfinished<'a> {
     brain: &'a Brain,
     outcome: Outcome,
 }
@@ -326,7 +283,7 @@ impl<'a> Unfinished<'a> {
         }
     }
 
-    fn finish(mut self, outcome: &Outcome) {
+    pub(super) fn finish(mut self, outcome: &Outcome) {
         self.outcome = *outcome;
     }
 }

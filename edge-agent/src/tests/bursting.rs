@@ -72,7 +72,7 @@ impl Site {
 
 /// Waits until the controller would send a request to a relay.
 async fn ready(service: &Service) -> RelayId {
-    let served = service.models.find("power", None).unwrap();
+    let (served, _) = service.models.find("power", None).unwrap();
     let question = Question {
         model: served.index,
         time_left: Duration::from_secs(60),

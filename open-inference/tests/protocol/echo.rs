@@ -91,6 +91,14 @@ impl Infer for Echo {
         })
     }
 
+    fn model_versions(&self, name: &str) -> Vec<String> {
+        let metadata = self.model(name, None).ok();
+        metadata
+            .map(|metadata| metadata.version)
+            .into_iter()
+            .collect()
+    }
+
     fn model_names(&self) -> Vec<String> {
         vec!["echo".into(), "row".into(), "image".into()]
     }

@@ -10,4 +10,5 @@ mod faults;
 mod guests;
 mod hostile_http;
 mod hostile_quic;
+mod rollout;
 mod serving;

@@ -18,6 +18,8 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::models::{Pin, Served};
+
 use super::super::{Burst, BurstConfig, BurstError, BurstReply, RelayEvent};
 
 /// An ONNX model of one operator, Relu, from `x` to `y`, vectors of 32-bit floats.
@@ -35,7 +37,13 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// A module that needs no guest of its own.
-pub(super) fn model() -> Arc<Model> {
+pub(super) fn served() -> Arc<Served> {
+    let index = ModelIndex(0);
+    let model = model();
+    Arc::new(Served { index, model })
+}
+
+fn model() -> Arc<Model> {
     let spec = |name: &str| TensorSpec {
         name: name.to_owned(),
         dtype: Dtype::Fp32,
@@ -70,7 +78,7 @@ pub(super) fn identity(folder: &Path) -> IdentityFiles {
 /// The certificates of one machine, a model, and an agent's links, told of relays by a file.
 pub(super) struct Site {
     pub(super) folder: TempDir,
-    pub(super) model: Arc<Model>,
+    pub(super) served: Arc<Served>,
     pub(super) burst: Burst,
     pub(super) events: mpsc::Receiver<RelayEvent>,
 }
@@ -79,7 +87,7 @@ impl Site {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         make_dev_certs(folder.path()).unwrap();
-        let model = model();
+        let served = served();
         let config = BurstConfig {
             relays: Vec::new(),
             relays_file: Some(folder.path().join("relays.txt")),
@@ -87,10 +95,10 @@ impl Site {
             name: "test".to_owned(),
         };
         let (send, events) = mpsc::channel(64);
-        let burst = Burst::start(config, vec![Arc::clone(&model)], send).unwrap();
+        let burst = Burst::start(config, vec![Arc::clone(&served)], send).unwrap();
         Self {
             folder,
-            model,
+            served,
             burst,
             events,
         }
@@ -159,12 +167,17 @@ impl Site {
         values: &[f32],
     ) -> Result<BurstReply, BurstError> {
         let deadline = Instant::now() + SOON;
-        let (module, outputs) = (self.model.digest(), vec!["y".to_owned()]);
+        let (served, outputs) = (&self.served, vec!["y".to_owned()]);
         let inputs = input(values);
-        soon(
-            self.burst
-                .infer(relay, module, inputs, outputs, Priority::Normal, deadline),
-        )
+        soon(self.burst.infer(
+            relay,
+            served,
+            Pin::Any,
+            inputs,
+            outputs,
+            Priority::Normal,
+            deadline,
+        ))
         .await
     }
 }

@@ -1,0 +1,110 @@
+//! What the turns of rollouts ask for beside the switch itself.
+//!
+//! They are said, shown, and offered to relays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_control::ModelIndex;
+use tidegate_control::rollout::{Figures, Turn};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::dispatch::Service;
+use crate::models::Turned;
+
+/// How often turns are looked for. The requests follow a switch at once; relays hear of it so late.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs until it is dropped.
+pub(crate) async fn run(service: Arc<Service>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        for turned in service.models.tick() {
+            conclude(&service, &turned);
+        }
+    }
+}
+
+fn conclude(service: &Service, turned: &Turned) {
+    let index = turned.model;
+    let module = &service.sources[index.0];
+    let metadata = turned.current.metadata();
+    let (model, version) = (&metadata.name, &metadata.version);
+    match turned.turn {
+        Turn::Promoted { new, figures } => {
+            let Figures {
+                new: runs,
+                old,
+                evidence,
+            } = figures;
+            tracing::info!(
+                model,
+                version,
+                digest = %new,
+                runs = runs.runs,
+                failed = runs.failed,
+                slow = runs.slow,
+                old_runs = old.runs,
+                old_failed = old.failed,
+                old_slow = old.slow,
+                evidence,
+                "a new version is promoted, and watched"
+            );
+            service.metrics.rollout_ended(module, "promoted");
+            service.offer_to_relays();
+        }
+        Turn::RolledBack {
+            new,
+            cause,
+            figures,
+        } => {
+            let Figures {
+                new: runs,
+                old,
+                evidence,
+            } = figures;
+            let went = turned.left.as_ref();
+            tracing::error!(
+                model,
+                version = went.map(|went| went.metadata().version.as_str()),
+                digest = %new,
+                cause = cause.name(),
+                runs = runs.runs,
+                failed = runs.failed,
+                slow = runs.slow,
+                old_runs = old.runs,
+                old_failed = old.failed,
+                old_slow = old.slow,
+                evidence,
+                back_to = version,
+                "a new version is rolled back"
+            );
+            service.metrics.rollout_ended(module, "rolled-back");
+            service.offer_to_relays();
+        }
+        Turn::Settled { old } => {
+            tracing::info!(model, version, %old, "a new version has settled, the old one is gone");
+            service.metrics.rollout_ended(module, "settled");
+        }
+    }
+    service.show_versions(index);
+}
+
+impl Service {
+    /// Offers relays the versions that are current.
+    pub(crate) fn offer_to_relays(&self) {
+        if let Some(burst) = &self.burst
+            && let Err(error) = burst.offer(self.models.current())
+        {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "failed to offer a new version to relays");
+        }
+    }
+
+    /// Shows which versions of a model are live.
+    pub(crate) fn show_versions(&self, index: ModelIndex) {
+        self.metrics.versions(&self.models.live(index));
+    }
+}

@@ -1,0 +1,76 @@
+//! A module file on this machine, which somebody may replace.
+//!
+//! A new version is best put in place by a rename, so that no half of it is ever seen; one that is
+//! written in place and seen too early is refused as a module and looked at again when it has changed.
+
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tidegate_runtime::module::FILE_BYTES_MAX;
+
+/// A path, and what was seen there last.
+#[derive(Debug)]
+pub(crate) struct WatchedFile {
+    path: PathBuf,
+    seen: Option<Stamp>,
+}
+
+/// What changes when a file is replaced or written, as far as the system tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+impl WatchedFile {
+    /// A file of which nothing has been seen.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, seen: None }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file if it is another than at the last look, at most [`FILE_BYTES_MAX`] bytes of it.
+    pub(crate) async fn look(&mut self) -> io::Result<Option<Bytes>> {
+        let (path, seen) = (self.path.clone(), self.seen);
+        let reading = tokio::task::spawn_blocking(move || read(&path, seen));
+        let read = reading.await.expect("reading a file does not panic")?;
+        Ok(read.map(|(bytes, stamp)| {
+            self.seen = Some(stamp);
+            bytes
+        }))
+    }
+
+    /// Lets the next look give the file whether it has changed or not.
+    pub(crate) fn forget(&mut self) {
+        self.seen = None;
+    }
+}
+
+fn read(path: &Path, seen: Option<Stamp>) -> io::Result<Option<(Bytes, Stamp)>> {
+    let file = std::fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    let stamp = Stamp {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        len: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+    };
+    if seen == Some(stamp) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() > FILE_BYTES_MAX {
+        let message = format!("it has more than {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(Some((bytes.into(), stamp)))
+}
