@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use half::bf16;
 use tidegate_inference::{Dtype, Shape, Tensor, byte_elements};
 use tract_onnx::prelude::tract_ndarray::ArrayD;
 use tract_onnx::prelude::{DatumType, IntoArcTensor, TValue, Tensor as Native, TractResult};
@@ -14,32 +15,28 @@ use tract_onnx::tract_hir::internal::{bail, format_err};
 /// Most elements of a string tensor that a graph takes; each costs the engine an allocation.
 const STRINGS_MAX: usize = 1 << 20;
 
-/// The engine's type for a dtype, if it has one.
-pub(super) fn native_type(dtype: Dtype) -> Option<DatumType> {
+/// The engine's type for a dtype. Brain floats are computed with in 32 bits.
+pub(super) fn native_type(dtype: Dtype) -> DatumType {
     match dtype {
-        Dtype::Bool => Some(DatumType::Bool),
-        Dtype::Uint8 => Some(DatumType::U8),
-        Dtype::Uint16 => Some(DatumType::U16),
-        Dtype::Uint32 => Some(DatumType::U32),
-        Dtype::Uint64 => Some(DatumType::U64),
-        Dtype::Int8 => Some(DatumType::I8),
-        Dtype::Int16 => Some(DatumType::I16),
-        Dtype::Int32 => Some(DatumType::I32),
-        Dtype::Int64 => Some(DatumType::I64),
-        Dtype::Fp16 => Some(DatumType::F16),
-        Dtype::Bf16 => None,
-        Dtype::Fp32 => Some(DatumType::F32),
-        Dtype::Fp64 => Some(DatumType::F64),
-        Dtype::Bytes => Some(DatumType::String),
+        Dtype::Bool => DatumType::Bool,
+        Dtype::Uint8 => DatumType::U8,
+        Dtype::Uint16 => DatumType::U16,
+        Dtype::Uint32 => DatumType::U32,
+        Dtype::Uint64 => DatumType::U64,
+        Dtype::Int8 => DatumType::I8,
+        Dtype::Int16 => DatumType::I16,
+        Dtype::Int32 => DatumType::I32,
+        Dtype::Int64 => DatumType::I64,
+        Dtype::Fp16 => DatumType::F16,
+        Dtype::Bf16 | Dtype::Fp32 => DatumType::F32,
+        Dtype::Fp64 => DatumType::F64,
+        Dtype::Bytes => DatumType::String,
     }
 }
 
 /// The tensor in the engine's form. Strings must be UTF-8.
 pub(super) fn to_native(tensor: &Tensor) -> TractResult<TValue> {
     let dtype = tensor.dtype();
-    let Some(datum_type) = native_type(dtype) else {
-        bail!("the engine has no type for {dtype}");
-    };
     if dtype == Dtype::Bytes {
         if tensor.len() > STRINGS_MAX {
             bail!("more than {STRINGS_MAX} strings");
@@ -55,8 +52,14 @@ pub(super) fn to_native(tensor: &Tensor) -> TractResult<TValue> {
         let array = ArrayD::from_shape_vec(tensor.shape(), elements)?;
         return Ok(Native::from(array).into());
     }
-    let mut native = Native::zero_dt(datum_type, tensor.shape())?;
-    if !tensor.is_empty() {
+    let mut native = Native::zero_dt(native_type(dtype), tensor.shape())?;
+    if dtype == Dtype::Bf16 {
+        let (elements, _) = tensor.data().as_chunks::<2>();
+        let (wide, _) = native.as_bytes_mut().as_chunks_mut::<4>();
+        for (wide, element) in wide.iter_mut().zip(elements) {
+            *wide = bf16::from_le_bytes(*element).to_f32().to_le_bytes();
+        }
+    } else if !tensor.is_empty() {
         native.as_bytes_mut().copy_from_slice(tensor.data());
     }
     Ok(native.into())
@@ -95,6 +98,18 @@ pub(super) fn from_native(value: TValue) -> TractResult<Tensor> {
         Bytes::from_owner(Owned(value.into_arc_tensor()))
     };
     Ok(Tensor::new(dtype, shape, data)?)
+}
+
+/// 32-bit floats as 16-bit brain floats, rounded to the nearest.
+pub(super) fn to_bf16(tensor: Tensor) -> TractResult<Tensor> {
+    if tensor.dtype() != Dtype::Fp32 {
+        bail!("an output is {}, not BF16", tensor.dtype());
+    }
+    let (elements, _) = tensor.data().as_chunks::<4>();
+    let round = |element: &[u8; 4]| bf16::from_f32(f32::from_le_bytes(*element)).to_le_bytes();
+    let data: Vec<u8> = elements.iter().flat_map(round).collect();
+    let shape = Shape::from_slice(tensor.shape());
+    Ok(Tensor::new(Dtype::Bf16, shape, data.into())?)
 }
 
 fn from_strings(value: &TValue, shape: Shape) -> TractResult<Tensor> {

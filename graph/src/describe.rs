@@ -33,6 +33,17 @@ pub(super) fn interface(proto: &ModelProto) -> Result<(Vec<TensorSpec>, Vec<Stri
     Ok((inputs(graph)?, outputs.collect()))
 }
 
+/// For each output whether the file declares it as 16-bit brain floats.
+pub(super) fn bf16_outputs(proto: &ModelProto) -> Vec<bool> {
+    let outputs = proto.graph.iter().flat_map(|graph| &graph.output);
+    outputs
+        .map(|output| match kind(output) {
+            Some(Kind::TensorType(tensor)) => dtype(tensor.elem_type) == Ok(Dtype::Bf16),
+            _ => false,
+        })
+        .collect()
+}
+
 /// Refuses names of axes that are too long to be parsed.
 pub(super) fn check_axis_names(graph: &GraphProto) -> Result<(), GraphError> {
     let values = [

@@ -5,22 +5,38 @@
 //! bytes that may be anything: on a thread of their own with a deep stack, where a panic becomes a
 //! [`GraphError`], and with every tensor's size checked before it is folded.
 
+mod bf16;
+mod bounded;
 mod convert;
+mod decisive;
 mod describe;
+mod error;
+mod expand;
 mod external;
 mod fills;
+mod fix;
+mod functions;
+mod nibbles;
+mod normalise;
 mod ops;
 mod plan;
 mod run;
+mod sequences;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use prost::Message;
-use tidegate_inference::{Shape, TensorError, TensorSpec};
+use tidegate_inference::{Shape, Tensor, TensorSpec};
 use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::{InferenceModel, TractError};
+use tract_onnx::prelude::InferenceModel;
 
+use self::decisive::DECISIVE_LEN_MAX;
 pub use self::describe::describe;
+pub use self::error::GraphError;
+use self::error::said;
+pub use self::fix::{FixError, fix};
+use self::plan::Key;
 pub use self::plan::Plan;
 pub use self::run::{RunError, Stop};
 
@@ -37,97 +53,6 @@ const AXIS_BYTES_MAX: usize = 256;
 /// Stack of a thread that reads or optimises a graph, which recurse over its structure.
 const STACK_BYTES: usize = 64 << 20;
 
-/// Why an ONNX file cannot be described, read or prepared.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum GraphError {
-    /// More than [`ONNX_BYTES_MAX`].
-    #[error("the ONNX file has more than {ONNX_BYTES_MAX} bytes")]
-    TooLarge,
-    /// Not a serialised `ModelProto`.
-    #[error("not an ONNX file")]
-    NotOnnx {
-        /// Where decoding failed.
-        source: prost::DecodeError,
-    },
-    /// A `ModelProto` without a graph: empty, or something else that happens to decode.
-    #[error("not an ONNX file: it holds no graph")]
-    NoGraph,
-    /// More than [`NODES_MAX`] nodes.
-    #[error("the graph has {got} nodes, at most {NODES_MAX} are allowed")]
-    Nodes {
-        /// Nodes given.
-        got: usize,
-    },
-    /// A tensor whose data lies in another file. No other file is ever read.
-    #[error("tensor {tensor:?} has its data in another file: save the graph with its data inside")]
-    ExternalData {
-        /// The tensor.
-        tensor: String,
-    },
-    /// An input or output that cannot be served.
-    #[error("{place} {name:?}: {reason}")]
-    Value {
-        /// `input` or `output`.
-        place: &'static str,
-        /// Its name.
-        name: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Operators that the engine does not have.
-    #[error("operators {operators:?} are not implemented")]
-    Operators {
-        /// Each once.
-        operators: Vec<String>,
-    },
-    /// The engine refuses the graph.
-    #[error("the graph cannot be prepared: {reason}")]
-    Prepare {
-        /// What tract says, causes included.
-        reason: String,
-    },
-    /// The system gave no thread to prepare the graph on.
-    #[error("there is no thread to prepare the graph on: {reason}")]
-    Thread {
-        /// What the system says.
-        reason: String,
-    },
-    /// A tensor inside the graph would be larger than a limit.
-    #[error("node {node:?} makes a tensor of {bytes} bytes, at most {limit} are allowed")]
-    NodeTooLarge {
-        /// The node.
-        node: String,
-        /// Bytes of its output.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// A tensor that the graph gives cannot be passed on.
-    #[error("a tensor of the graph cannot be passed on")]
-    Tensor(#[from] TensorError),
-}
-
-impl GraphError {
-    fn prepare(error: &TractError) -> Self {
-        let reason = said(error);
-        Self::Prepare { reason }
-    }
-}
-
-/// What the engine says, causes included. Each is cut by itself: the outer ones may print a whole node
-/// or graph, and the innermost tells most.
-fn said(error: &TractError) -> String {
-    const CAUSES_MAX: usize = 8;
-    let causes: Vec<String> = error
-        .chain()
-        .map(|cause| shorten(&cause.to_string()))
-        .collect();
-    match causes.split_at_checked(CAUSES_MAX) {
-        Some((outer, [.., innermost])) => format!("{}: ...: {innermost}", outer.join(": ")),
-        Some((_, [])) | None => causes.join(": "),
-    }
-}
-
 /// How much a graph may take.
 #[derive(Clone, Copy, Debug)]
 pub struct GraphLimits {
@@ -143,14 +68,20 @@ pub struct Graph {
     model: InferenceModel,
     inputs: Vec<TensorSpec>,
     outputs: Vec<String>,
+    /// For each output whether it leaves as 16-bit brain floats.
+    rounded: Vec<bool>,
+    /// Positions of the inputs that may decide shapes by their values.
+    decisive: Vec<usize>,
+    /// Whether a plan needed those values. Then the next one is not tried without them.
+    is_decided_by_values: AtomicBool,
     limits: GraphLimits,
     plans: Mutex<Vec<Entry>>,
 }
 
-/// A plan that is there or being made, for one set of input shapes.
+/// A plan that is there or being made, for one set of input shapes and values.
 #[derive(Clone, Debug)]
 struct Entry {
-    shapes: Vec<Shape>,
+    key: Key,
     plan: Arc<OnceLock<Result<Arc<Plan>, GraphError>>>,
 }
 
@@ -165,26 +96,39 @@ impl Graph {
     /// Reads a graph and leaves preparing it to a later call, or to the first run, which waits for it.
     pub fn read_only(onnx: &[u8], limits: GraphLimits) -> Result<Self, GraphError> {
         on_deep_stack(|| {
-            let proto = decode(onnx)?;
+            let mut proto = decode(onnx)?;
+            let (inputs, outputs) = describe::interface(&proto)?;
+            let rounded = describe::bf16_outputs(&proto);
+            normalise::normalise(&mut proto)?;
             if let Some(graph) = &proto.graph {
                 fills::check(graph, limits.tensor_bytes_max)?;
             }
-            let (inputs, outputs) = describe::interface(&proto)?;
+            let graph = proto.graph.as_ref().ok_or(GraphError::NoGraph)?;
+            let decisive = decisive::inputs(graph, &inputs);
             Ok(Self {
-                model: plan::translate(&proto)?,
+                model: plan::translate(&proto, limits.tensor_bytes_max)?,
                 inputs,
                 outputs,
+                rounded,
+                decisive,
+                is_decided_by_values: AtomicBool::new(false),
                 limits,
                 plans: Mutex::default(),
             })
         })
     }
 
-    /// Makes the plan of a graph that needs but one: no axis of its inputs is free.
+    /// Makes the plan of a graph that needs but one: no axis of its inputs is free, and no value of
+    /// theirs is needed to tell a shape.
     pub fn prepare(&self) -> Result<(), GraphError> {
-        match self.fixed_shapes() {
-            Some(shapes) => self.plan(shapes).map(drop),
-            None => Ok(()),
+        let Some(shapes) = self.fixed_shapes() else {
+            return Ok(());
+        };
+        let values = Vec::new();
+        match self.plan_for(Key { shapes, values }) {
+            // The values may be what is missing, and come with a request.
+            Err(GraphError::Prepare { .. }) if !self.decisive.is_empty() => Ok(()),
+            plan => plan.map(drop),
         }
     }
 
@@ -198,9 +142,9 @@ impl Graph {
         &self.outputs
     }
 
-    /// Whether the caller chooses a shape.
+    /// Whether the caller chooses a shape, by a free axis or by the value of an input.
     pub fn has_free_axes(&self) -> bool {
-        self.fixed_shapes().is_none()
+        self.fixed_shapes().is_none() || !self.decisive.is_empty()
     }
 
     fn fixed_shapes(&self) -> Option<Vec<Shape>> {
@@ -211,19 +155,90 @@ impl Graph {
             .collect()
     }
 
-    /// The plan for inputs of these shapes, made now if it is not there, which nothing interrupts. Of
+    /// The plan for inputs of these shapes, made now if it is not there, which nothing interrupts. Where
+    /// shapes alone make no plan, it is one for the values of the inputs that decide shapes too. Of
     /// several threads that want the same plan one makes it and the others wait for it.
-    pub fn plan(&self, shapes: Vec<Shape>) -> Result<Arc<Plan>, GraphError> {
+    ///
+    /// `inputs` are in the graph's order.
+    pub fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>, GraphError> {
+        let shapes: Vec<Shape> = inputs
+            .iter()
+            .map(|input| Shape::from_slice(input.shape()))
+            .collect();
+        if !self.is_decided_by_values.load(Ordering::Relaxed) {
+            let key = Key {
+                shapes: shapes.clone(),
+                values: Vec::new(),
+            };
+            match self.plan_for(key) {
+                Err(GraphError::Prepare { .. }) if !self.decisive.is_empty() => {}
+                plan => return plan,
+            }
+        }
+        let is_small = |index: &&usize| inputs[**index].len() <= DECISIVE_LEN_MAX;
+        let values = self.decisive.iter().filter(is_small).map(|index| {
+            // The input may be a slice of a whole request, which the plan shall not keep.
+            (*index, inputs[*index].detached())
+        });
+        let key = Key {
+            shapes,
+            values: values.collect(),
+        };
+        let plan = self.plan_for(key);
+        match plan {
+            Ok(_) => self.is_decided_by_values.store(true, Ordering::Relaxed),
+            Err(GraphError::Prepare { reason }) => {
+                let large = |index: &&usize| !is_small(index);
+                return Err(match self.decisive.iter().find(large) {
+                    Some(index) => GraphError::Decisive {
+                        name: shorten_name(&self.inputs[*index].name),
+                        got: inputs[*index].len(),
+                        reason,
+                    },
+                    None => GraphError::Prepare { reason },
+                });
+            }
+            Err(_) => {}
+        }
+        plan
+    }
+
+    /// Runs the graph on inputs in its order, with the plan that they need. Before each node `check` is
+    /// asked whether to go on; nothing interrupts the making of a plan.
+    pub fn run<S: Stop>(
+        &self,
+        inputs: &[Tensor],
+        check: impl Fn() -> Result<(), S>,
+    ) -> Result<Vec<Tensor>, RunError<S>> {
+        loop {
+            check().map_err(RunError::Stopped)?;
+            let plan = self.plan(inputs);
+            check().map_err(RunError::Stopped)?;
+            let plan = plan.map_err(RunError::Plan)?;
+            let outputs = plan.run(inputs, &check);
+            // The engine may plan around a shape that it does not know and then not find its way.
+            if let Err(RunError::Failed { .. }) = outputs
+                && plan.is_by_shapes_alone()
+                && !self.decisive.is_empty()
+                && !self.is_decided_by_values.swap(true, Ordering::Relaxed)
+            {
+                continue;
+            }
+            return outputs;
+        }
+    }
+
+    fn plan_for(&self, key: Key) -> Result<Arc<Plan>, GraphError> {
         let entry = {
             let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-            let entry = match plans.iter().position(|entry| entry.shapes == shapes) {
+            let entry = match plans.iter().position(|entry| entry.key == key) {
                 Some(at) => plans.remove(at),
                 None => {
                     if plans.len() >= self.limits.plans_max.max(1) {
                         plans.remove(0);
                     }
                     let plan = Arc::default();
-                    Entry { shapes, plan }
+                    Entry { key, plan }
                 }
             };
             plans.push(entry.clone());
@@ -234,7 +249,8 @@ impl Graph {
             .get_or_init(|| {
                 on_deep_stack(|| {
                     let limit = self.limits.tensor_bytes_max;
-                    Plan::new(&self.model, &self.inputs, &entry.shapes, limit).map(Arc::new)
+                    let plan = Plan::new(&self.model, &self.inputs, &entry.key, limit)?;
+                    Ok(Arc::new(plan.rounding(&self.rounded)))
                 })
             })
             .clone();

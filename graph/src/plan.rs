@@ -3,27 +3,47 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidegate_inference::{Shape, TensorSpec};
+use tidegate_inference::{Shape, Tensor, TensorSpec};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
-    InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel,
+    InferenceFact, InferenceModel, InferenceModelExt, IntoArcTensor, TractResult, TypedModel,
 };
+use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::plan::SimplePlan;
 use tract_onnx::tract_hir::internal::{TypedFact, TypedOp};
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use super::convert::native_type;
-use super::{GraphError, ops, shorten_name};
+use super::convert::{native_type, to_native};
+use super::{GraphError, bounded, ops, shorten_name};
+
+/// What a plan is made for: the shapes of all inputs, and the values of those that decide shapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) shapes: Vec<Shape>,
+    /// By position, in the graph's order.
+    pub(super) values: Vec<(usize, Tensor)>,
+}
 
 /// A graph, ready to run on inputs of certain shapes.
 #[derive(Debug)]
 pub struct Plan {
+    /// Positions of the inputs that the plan takes; the values of the others are part of it.
+    pub(super) fed: Vec<usize>,
+    /// All inputs of the graph.
+    inputs: usize,
     pub(super) simple: Arc<SimplePlan<TypedFact, Box<dyn TypedOp>>>,
     pub(super) tensor_bytes_max: usize,
+    /// For each output whether it leaves as 16-bit brain floats.
+    pub(super) rounded: Vec<bool>,
 }
 
 /// Translates an ONNX graph into the engine's, which still has to infer its types and shapes.
-pub(super) fn translate(proto: &ModelProto) -> Result<InferenceModel, GraphError> {
+///
+/// No node in it makes a tensor of more than `tensor_bytes_max` while that is done.
+pub(super) fn translate(
+    proto: &ModelProto,
+    tensor_bytes_max: usize,
+) -> Result<InferenceModel, GraphError> {
     // The shapes that a file notes for inner values are hints, often with names for free axes that
     // contradict the shape that a request brings. The engine infers them from the inputs.
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
@@ -54,52 +74,82 @@ pub(super) fn translate(proto: &ModelProto) -> Result<InferenceModel, GraphError
         let operators = operators.into_iter().take(16).collect();
         return Err(GraphError::Operators { operators });
     }
-    Ok(parsed.model)
+    let mut model = parsed.model;
+    bounded::wrap(&mut model, tensor_bytes_max);
+    Ok(model)
 }
 
 impl Plan {
-    /// Prepares `model` for inputs of these shapes. No tensor in it may exceed `tensor_bytes_max`.
+    /// Prepares `model` for inputs of these shapes, some of them with these values. No tensor in it may
+    /// exceed `tensor_bytes_max`.
     pub(super) fn new(
         model: &InferenceModel,
         inputs: &[TensorSpec],
-        shapes: &[Shape],
+        key: &Key,
         tensor_bytes_max: usize,
     ) -> Result<Self, GraphError> {
-        let typed = infer(model, inputs, shapes)?;
+        let typed = infer(model, inputs, key)?;
         check_sizes(&typed, tensor_bytes_max)?;
         let simple = typed
             .into_optimized()
             .and_then(SimplePlan::new)
             .map_err(|error| GraphError::prepare(&error))?;
         check_sizes(simple.model(), tensor_bytes_max)?;
+        let is_fed = |index: &usize| key.values.iter().all(|(known, _)| known != index);
         Ok(Self {
+            inputs: inputs.len(),
+            fed: (0..inputs.len()).filter(is_fed).collect(),
             simple,
             tensor_bytes_max,
+            rounded: Vec::new(),
         })
+    }
+
+    /// Whether no value of an input is part of it.
+    pub(super) fn is_by_shapes_alone(&self) -> bool {
+        self.fed.len() == self.inputs
+    }
+
+    /// The same plan, with these outputs given as 16-bit brain floats.
+    pub(super) fn rounding(self, rounded: &[bool]) -> Self {
+        Self {
+            rounded: rounded.to_vec(),
+            ..self
+        }
     }
 }
 
 fn infer(
     model: &InferenceModel,
     inputs: &[TensorSpec],
-    shapes: &[Shape],
+    key: &Key,
 ) -> Result<TypedModel, GraphError> {
     let mut model = model.clone();
-    for (index, (input, shape)) in inputs.iter().zip(shapes).enumerate() {
-        let Some(datum_type) = native_type(input.dtype) else {
-            return Err(GraphError::Value {
-                place: "input",
-                name: shorten_name(&input.name),
-                reason: format!("the engine has no type for {}", input.dtype),
-            });
-        };
-        let fact = InferenceFact::dt_shape(datum_type, shape.as_slice());
+    for (index, (input, shape)) in inputs.iter().zip(&key.shapes).enumerate() {
+        let fact = InferenceFact::dt_shape(native_type(input.dtype), shape.as_slice());
         model
             .set_input_fact(index, fact)
             .map_err(|error| GraphError::prepare(&error))?;
     }
+    fix(&mut model, &key.values).map_err(|error| GraphError::prepare(&error))?;
     let typed: TractResult<TypedModel> = model.into_typed();
     typed.map_err(|error| GraphError::prepare(&error))
+}
+
+/// Makes constants of inputs whose values are known.
+fn fix(model: &mut InferenceModel, values: &[(usize, Tensor)]) -> TractResult<()> {
+    let mut outlets = model.input_outlets()?.to_vec();
+    for (index, value) in values {
+        let outlet = outlets[*index];
+        let value = to_native(value)?.into_arc_tensor();
+        let node = model.node_mut(outlet.node);
+        node.outputs[0].fact = InferenceFact::from((*value).clone());
+        node.op = Box::new(Const::new(value)?);
+    }
+    let known = |at: &usize| values.iter().any(|(index, _)| index == at);
+    let mut at = 0..;
+    outlets.retain(|_| at.next().is_none_or(|at| !known(&at)));
+    model.set_input_outlets(&outlets)
 }
 
 /// Refuses a graph with a tensor above the limit, before constants are folded into such tensors.

@@ -11,7 +11,7 @@ use tract_onnx::prelude::{IntoArcTensor, TValue, TVec, TractResult};
 use tract_onnx::tract_core::plan::{EvalContext, SimpleState, eval};
 use tract_onnx::tract_hir::internal::{TypedFact, TypedNode, tvec};
 
-use super::convert::{from_native, to_native};
+use super::convert::{from_native, to_bf16, to_native};
 use super::plan::tensor_bytes;
 use super::{GraphError, Plan, panic_text, said, shorten_name};
 
@@ -32,6 +32,9 @@ pub enum RunError<S> {
     /// A tensor inside the graph would be larger than a limit, by the shape or value of an input.
     #[error(transparent)]
     TooLarge(GraphError),
+    /// There is no plan for inputs of these shapes and values.
+    #[error("the graph takes no inputs of these shapes: {0}")]
+    Plan(GraphError),
     /// The engine failed.
     #[error("the graph failed: {reason}")]
     Failed {
@@ -46,7 +49,7 @@ pub trait Stop: std::error::Error + Copy + Send + Sync + 'static {}
 impl<S: std::error::Error + Copy + Send + Sync + 'static> Stop for S {}
 
 impl Plan {
-    /// Runs the plan on inputs in the graph's order, of the shapes that the plan was made for. Before
+    /// Runs the plan on all inputs in the graph's order, those that the plan was made for. Before
     /// each node `check` is asked whether to go on.
     pub fn run<S: Stop>(
         &self,
@@ -55,8 +58,8 @@ impl Plan {
     ) -> Result<Vec<Tensor>, RunError<S>> {
         check().map_err(RunError::Stopped)?;
         let mut native: TVec<TValue> = tvec![];
-        for (index, input) in inputs.iter().enumerate() {
-            native.push(to_native(input).map_err(|error| RunError::Input {
+        for &index in &self.fed {
+            native.push(to_native(&inputs[index]).map_err(|error| RunError::Input {
                 index,
                 reason: said(&error),
             })?);
@@ -91,7 +94,15 @@ impl Plan {
         })?;
         // What the run still holds is dropped first, so that outputs are not shared with it.
         drop(state);
-        outputs.into_iter().map(from_native).collect()
+        let rounded = self.rounded.iter().copied().chain(std::iter::repeat(false));
+        outputs
+            .into_iter()
+            .zip(rounded)
+            .map(|(output, rounded)| {
+                let output = from_native(output)?;
+                if rounded { to_bf16(output) } else { Ok(output) }
+            })
+            .collect()
     }
 
     fn check_size(

@@ -257,6 +257,15 @@ impl Tensor {
         &self.data
     }
 
+    /// The same tensor with bytes of its own, where they may be a slice of something large.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self {
+            data: Bytes::copy_from_slice(&self.data),
+            ..self.clone()
+        }
+    }
+
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -19,8 +19,8 @@ pub(crate) use self::link::{is_allowed, linker};
 use self::log::GuestLog;
 pub(crate) use self::log::LogGate;
 use crate::budget::{Budget, Stop};
-use tidegate_graph::Graph;
 use crate::limits::Limits;
+use tidegate_graph::Graph;
 
 /// A tensor that a guest has a handle of.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 mod caching;
 mod compute;
 mod data;
+mod exports;
 mod file;
 mod fixture;
 mod hostile;

@@ -1,11 +1,11 @@
 //! A run of a graph on behalf of a guest.
 
-use tidegate_inference::{FailureKind, NamedTensor, Shape, Tensor};
+use tidegate_inference::{FailureKind, NamedTensor, Tensor};
 
 use super::{ErrorCode, HostError, Outputs};
 use crate::budget::Stop;
-use tidegate_graph::{Graph, GraphError, RunError};
 use crate::sandbox::Sandbox;
+use tidegate_graph::{Graph, GraphError, RunError};
 
 /// Runs a graph on what a guest gave, and hands the outputs to it.
 pub(super) fn compute(
@@ -15,20 +15,7 @@ pub(super) fn compute(
 ) -> Result<Outputs, HostError> {
     sandbox.take_compute_failure();
     let inputs = in_order(graph, inputs)?;
-    let shapes = inputs
-        .iter()
-        .map(|input| Shape::from_slice(input.shape()))
-        .collect();
-    // Nothing interrupts planning, so the budget is looked at on both sides of it.
-    let in_time = |sandbox: &mut Sandbox| {
-        let checked = sandbox.budget.check();
-        checked.map_err(|stop| run_error(sandbox, graph, &RunError::Stopped(stop)))
-    };
-    in_time(sandbox)?;
-    let plan = graph.plan(shapes);
-    in_time(sandbox)?;
-    let outputs = plan
-        .map_err(|error| plan_error(sandbox, graph, &error))?
+    let outputs = graph
         .run(&inputs, || sandbox.budget.check())
         .map_err(|error| run_error(sandbox, graph, &error))?;
     drop(inputs);
@@ -68,20 +55,6 @@ fn in_order(graph: &Graph, mut inputs: Vec<NamedTensor>) -> Result<Vec<Tensor>, 
     }
 }
 
-/// A graph without free axes was prepared when its module was loaded, so what fails here is a shape
-/// that the caller chose.
-fn plan_error(sandbox: &mut Sandbox, graph: &Graph, error: &GraphError) -> HostError {
-    let message = format!("the graph takes no inputs of these shapes: {error}");
-    let (code, kind) = match error {
-        GraphError::NodeTooLarge { .. } => (ErrorCode::TooLarge, FailureKind::TooLarge),
-        GraphError::Thread { .. } => (ErrorCode::RuntimeError, FailureKind::Internal),
-        _ if graph.has_free_axes() => (ErrorCode::InvalidArgument, FailureKind::Invalid),
-        _ => (ErrorCode::RuntimeError, FailureKind::Module),
-    };
-    sandbox.fail_compute(kind, &message);
-    HostError::new(code, message)
-}
-
 /// Where the caller chose a shape, the engine may find out only in the run that it does not fit.
 fn run_error(sandbox: &mut Sandbox, graph: &Graph, error: &RunError<Stop>) -> HostError {
     let message = error.to_string();
@@ -90,6 +63,18 @@ fn run_error(sandbox: &mut Sandbox, graph: &Graph, error: &RunError<Stop>) -> Ho
         RunError::TooLarge(_) => {
             sandbox.fail_compute(FailureKind::TooLarge, &message);
             HostError::new(ErrorCode::TooLarge, message)
+        }
+        // A graph whose inputs leave nothing open was prepared when its module was loaded, so what
+        // fails here is what the caller chose.
+        RunError::Plan(error) => {
+            let (code, kind) = match error {
+                GraphError::NodeTooLarge { .. } => (ErrorCode::TooLarge, FailureKind::TooLarge),
+                GraphError::Thread { .. } => (ErrorCode::RuntimeError, FailureKind::Internal),
+                _ if graph.has_free_axes() => (ErrorCode::InvalidArgument, FailureKind::Invalid),
+                _ => (ErrorCode::RuntimeError, FailureKind::Module),
+            };
+            sandbox.fail_compute(kind, &message);
+            HostError::new(code, message)
         }
         RunError::Failed { .. } if graph.has_free_axes() => {
             sandbox.fail_compute(FailureKind::Invalid, &message);

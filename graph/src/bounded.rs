@@ -1,0 +1,183 @@
+//! Keeps the engine from making huge tensors while it still infers shapes.
+//!
+//! The engine computes a node at once when all that it takes is known, and looks at the size of what came
+//! out only then. A few bytes can ask for terabytes so: a shape, and a node that makes it real. This
+//! wraps a node, infers what it would make, and refuses before it is made.
+
+use std::collections::HashMap;
+
+use tract_onnx::prelude::{
+    InferenceFact, InferenceModel, OutletId, TValue, TVec, TractResult, TypedModel,
+};
+use tract_onnx::tract_core::ops::konst::Const;
+use tract_onnx::tract_core::plan::EvalContext;
+use tract_onnx::tract_hir::infer::{Factoid, InferenceModelPatch, InferenceOp};
+use tract_onnx::tract_hir::internal::{
+    DimLike, EvalOp, InferenceNode, Op, OpState, SpecialOps, StaticName, TypedOp, Validation,
+};
+
+use super::{GraphError, shorten_name};
+
+/// Largest tensor that is made while a graph inside another is inferred, whatever the limit of a run.
+pub(crate) const INNER_BYTES_MAX: usize = 512 << 20;
+
+/// Wraps every node of `model` that computes anything.
+pub(crate) fn wrap(model: &mut InferenceModel, bytes_max: usize) {
+    for node in &mut model.nodes {
+        if InferenceModel::is_source(&node.op) || node.op_is::<Const>() {
+            continue;
+        }
+        let inner = node.op.clone();
+        let name = node.name.clone();
+        node.op = Box::new(Bounded {
+            inner,
+            name,
+            bytes_max,
+        });
+    }
+}
+
+/// A node whose outputs are measured before they are made.
+#[derive(Clone, Debug)]
+struct Bounded {
+    inner: Box<dyn InferenceOp>,
+    name: String,
+    bytes_max: usize,
+}
+
+impl PartialEq for Bounded {
+    fn eq(&self, _other: &Self) -> bool {
+        false
+    }
+}
+
+impl Eq for Bounded {}
+
+impl Op for Bounded {
+    fn name(&self) -> StaticName {
+        self.inner.name()
+    }
+
+    fn validation(&self) -> Validation {
+        self.inner.validation()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        self.inner.info()
+    }
+
+    fn as_typed(&self) -> Option<&dyn TypedOp> {
+        self.inner.as_typed()
+    }
+}
+
+impl EvalOp for Bounded {
+    fn eval(&self, context: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        self.inner.eval(context, inputs)
+    }
+
+    fn eval_out_of_plan(&self, inputs: TVec<TValue>) -> TractResult<Option<TVec<TValue>>> {
+        self.inner.eval_out_of_plan(inputs)
+    }
+
+    fn state(&self, context: &EvalContext<'_>) -> TractResult<Option<Box<dyn OpState>>> {
+        self.inner.state(context)
+    }
+}
+
+impl InferenceOp for Bounded {
+    fn infer(
+        &mut self,
+        inputs: TVec<&InferenceFact>,
+        outputs: TVec<&InferenceFact>,
+        observed: TVec<&InferenceFact>,
+    ) -> TractResult<(
+        TVec<InferenceFact>,
+        TVec<InferenceFact>,
+        TVec<InferenceFact>,
+    )> {
+        if inputs.iter().all(|input| input.value.is_concrete()) {
+            let inferred =
+                self.inner
+                    .infer_facts(inputs.clone(), outputs.clone(), observed.clone());
+            // What does not infer says so below, in the engine's own words.
+            for output in inferred.iter().flat_map(|(_, outputs, _)| outputs) {
+                self.check(output)?;
+            }
+        }
+        self.inner.infer(inputs, outputs, observed)
+    }
+
+    fn infer_facts(
+        &mut self,
+        inputs: TVec<&InferenceFact>,
+        outputs: TVec<&InferenceFact>,
+        observed: TVec<&InferenceFact>,
+    ) -> TractResult<(
+        TVec<InferenceFact>,
+        TVec<InferenceFact>,
+        TVec<InferenceFact>,
+    )> {
+        self.inner.infer_facts(inputs, outputs, observed)
+    }
+
+    fn observe_outlets(
+        &self,
+        model: &InferenceModel,
+        node: &InferenceNode,
+    ) -> TractResult<Vec<OutletId>> {
+        self.inner.observe_outlets(model, node)
+    }
+
+    fn incorporate(
+        &self,
+        model: &InferenceModel,
+        node: &InferenceNode,
+    ) -> TractResult<Option<InferenceModelPatch>> {
+        self.inner.incorporate(model, node)
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        self.inner.nboutputs()
+    }
+
+    fn as_op(&self) -> &dyn Op {
+        self.inner.as_op()
+    }
+
+    fn as_op_mut(&mut self) -> &mut dyn Op {
+        self.inner.as_op_mut()
+    }
+
+    fn to_typed(
+        &self,
+        source: &InferenceModel,
+        node: &InferenceNode,
+        target: &mut TypedModel,
+        mapping: &HashMap<OutletId, OutletId>,
+    ) -> TractResult<TVec<OutletId>> {
+        self.inner.to_typed(source, node, target, mapping)
+    }
+}
+
+impl Bounded {
+    fn check(&self, output: &InferenceFact) -> TractResult<()> {
+        let Some(shape) = output.shape.concretize() else {
+            return Ok(());
+        };
+        let element = output.datum_type.concretize().map_or(1, |dt| dt.size_of());
+        let bytes = shape
+            .iter()
+            .map(|extent| extent.to_usize().unwrap_or(1))
+            .fold(element, usize::saturating_mul);
+        if bytes > self.bytes_max {
+            return Err(GraphError::NodeTooLarge {
+                node: shorten_name(&self.name),
+                bytes,
+                limit: self.bytes_max,
+            }
+            .into());
+        }
+        Ok(())
+    }
+}
