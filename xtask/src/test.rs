@@ -34,6 +34,7 @@ pub(crate) fn run_all(workspace: &Workspace, data: Option<&Path>) -> Result<()> 
 /// Installs and builds everything that the tests use.
 fn prepare(workspace: &Workspace) -> Result<()> {
     python::install(workspace)?;
+    python::references(workspace)?;
     let guests = modules::build(workspace, Toolchain::Auto)?;
     // Binaries and tests in one go, so that both take the same build of each dependency.
     let mut build = cargo(workspace.root());
