@@ -12,7 +12,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tidegate_graph::GraphError;
+use tidegate_graph::{FixError, GraphError};
 use tidegate_inference::NAME_BYTES_MAX;
 use tidegate_runtime::module::{
     FILE_BYTES_MAX, GuestError, Manifest, ManifestError, ModuleError, ModuleFile, PassThroughError,
@@ -37,6 +37,12 @@ pub(crate) struct Args {
     /// The module to write; replaced if it is there.
     #[arg(short, long, value_name = "OUT.wasm")]
     out: PathBuf,
+    /// Make an input part of the graph, with a value written as JSON: `sr=16000`, `axes=[0, 1]`.
+    #[arg(long = "const", value_name = "NAME=VALUE", value_parser = constant)]
+    constants: Vec<(String, String)>,
+    /// Give the free axes of an input their extents: `x=1,3,224,224`; -1 leaves one free.
+    #[arg(long = "shape", value_name = "NAME=EXTENTS", value_parser = shape)]
+    shapes: Vec<(String, Vec<i64>)>,
     /// Guest with pre- and post-processing, a component or a core module of world
     /// tidegate:model/module.
     #[arg(long, value_name = "GUEST.wasm")]
@@ -95,6 +101,14 @@ pub(crate) enum PackError {
         /// Why not.
         source: VetError,
     },
+    /// An input cannot be settled as the arguments say.
+    #[error("cannot settle an input of {}", path.display())]
+    Fix {
+        /// The model.
+        path: PathBuf,
+        /// Which, and why not.
+        source: FixError,
+    },
     /// The manifest file is not a manifest.
     #[error("cannot use {} as a manifest", path.display())]
     Manifest {
@@ -151,6 +165,7 @@ impl PackError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::OutputIsInput(_) | Self::Name(_) => true,
+            Self::Fix { source, .. } => !matches!(source, FixError::Graph(_)),
             Self::Assemble { source, .. } => matches!(source, ModuleError::Manifest { .. }),
             Self::Read { .. }
             | Self::TooLarge(_)
@@ -165,6 +180,31 @@ impl PackError {
             | Self::Print(_) => false,
         }
     }
+}
+
+/// `NAME=VALUE`.
+fn constant(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("there is no `=`")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// `NAME=1,3,224,224`.
+fn shape(text: &str) -> Result<(String, Vec<i64>), String> {
+    let (name, extents) = text.split_once('=').ok_or("there is no `=`")?;
+    let extents = extents
+        .split(',')
+        .filter(|extent| !extent.trim().is_empty());
+    let extents = extents.map(|extent| {
+        let number: i64 = extent
+            .trim()
+            .parse()
+            .map_err(|_| format!("{extent:?} is no extent"))?;
+        match number {
+            -1.. => Ok(number),
+            _ => Err(format!("{number} is no extent")),
+        }
+    });
+    Ok((name.to_owned(), extents.collect::<Result<_, _>>()?))
 }
 
 /// Makes the module and says what it is.
@@ -198,7 +238,16 @@ pub(crate) fn run(args: &Args) -> Result<(), PackError> {
 
 /// The module, read back and loaded.
 fn build(args: &Args) -> Result<ModuleFile, PackError> {
-    let onnx = read(&args.model)?;
+    let mut onnx = read(&args.model)?;
+    if !args.constants.is_empty() || !args.shapes.is_empty() {
+        let fixed = tidegate_graph::fix(&onnx, &args.constants, &args.shapes);
+        onnx = fixed
+            .map_err(|source| PackError::Fix {
+                path: args.model.clone(),
+                source,
+            })?
+            .into();
+    }
     let component = match &args.guest {
         Some(path) => component_from_guest(&read(path)?).map_err(|source| PackError::Guest {
             path: path.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_tests::models::{Behaviour, doubled, doubler_request, echo_request};
+use tidegate_tests::models::{Behaviour, doubled, doubler, doubler_request, echo_request};
 use tidegate_tests::site::Site;
 
 #[tokio::test]
@@ -76,6 +76,34 @@ fn an_onnx_file_that_is_not_one_is_not_packed() {
         assert_eq!(output.status.code(), Some(1), "{name}: {error}");
         assert!(error.contains(name), "{error}");
         assert!(!site.path("out.wasm").exists(), "{name}");
+    }
+}
+
+#[test]
+fn inputs_are_settled_while_packing() {
+    let site = Site::new();
+    site.write("doubler.onnx", doubler());
+    let pack = |arguments: &[&str]| {
+        let pack = ["pack", "doubler.onnx", "-o", "out.wasm"];
+        site.tidegate(&[&pack, arguments].concat())
+    };
+    let fixed = pack(&["--shape", "x=3,4"]);
+    assert!(fixed.status.success(), "{fixed:?}");
+    let inspected = site.tidegate(&["inspect", "out.wasm"]);
+    let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
+    assert!(text.contains("[3, 4]"), "{text}");
+    let folded = pack(&["--const", "x=[[1, 2, 3, 4]]"]);
+    assert!(folded.status.success(), "{folded:?}");
+    for (arguments, message) in [
+        (["--shape", "x=3,5"], "which [3, 5] does not fit"),
+        (["--shape", "z=3,4"], "no input \"z\""),
+        (["--const", "x=[1, 2]"], "it has the shape [2]"),
+        (["--const", "x"], "there is no `=`"),
+    ] {
+        let output = pack(&arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {error}");
+        assert!(error.contains(message), "{error}");
     }
 }
 
