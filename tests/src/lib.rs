@@ -6,6 +6,7 @@
 
 pub mod checkout;
 pub mod daemon;
+pub mod docker_registry;
 pub mod http;
 pub mod load;
 pub mod metrics;
