@@ -13,6 +13,9 @@ mod infer;
 mod inspect;
 mod metrics_page;
 mod pack;
+mod publish;
+mod pull;
+mod registry;
 mod relay;
 mod scale;
 mod span;
@@ -37,6 +40,8 @@ enum Command {
     Demo(demo::Args),
     Pack(pack::Args),
     Inspect(inspect::Args),
+    Publish(publish::Args),
+    Pull(pull::Args),
     Infer(infer::Args),
     Agent(agent::Args),
     Relay(relay::Args),
@@ -69,6 +74,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pack(args) => pack::run(&args)?,
         Command::Inspect(args) => inspect::run(&args)?,
         Command::DevCerts(args) => dev_certs::run(&args)?,
+        Command::Publish(args) => wait_for(publish::run(args))??,
+        Command::Pull(args) => wait_for(pull::run(args))??,
         Command::Infer(args) => wait_for(infer::run(args))??,
         Command::Scale(args) => wait_for(scale::run(args))??,
     }
@@ -86,6 +93,8 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_usage = [
         error.downcast_ref().map(infer::InferError::is_usage),
         error.downcast_ref().map(pack::PackError::is_usage),
+        error.downcast_ref().map(publish::PublishError::is_usage),
+        error.downcast_ref().map(pull::PullError::is_usage),
         error.downcast_ref().map(scale::ScaleError::is_usage),
     ];
     if is_usage.contains(&Some(true)) {
