@@ -1,5 +1,8 @@
 //! Where modules come from: OCI registries, the local store, signatures and trust.
 
+pub mod signature;
+pub mod trust;
+
 mod modules;
 mod oci;
 mod source;
