@@ -10,6 +10,7 @@
 //! it was; it never takes the process down or touches another request.
 
 pub mod module;
+pub mod samples;
 pub mod vet;
 
 mod budget;

@@ -1,9 +1,14 @@
 //! The module format: one WebAssembly component that carries its graphs.
 //!
 //! A model module is a component with custom sections of its own at the outermost level:
-//! [`MANIFEST_SECTION`] holds the [`Manifest`] as JSON, and each `tidegate:graph:NAME` holds one ONNX
-//! file. The manifest comes first and names the SHA-256 of every graph, so a file that was cut or
-//! changed anywhere behind it is refused. Sections of other names are left alone.
+//! [`MANIFEST_SECTION`] holds the [`Manifest`] as JSON, each `tidegate:graph:NAME` holds one ONNX file, and
+//! [`SAMPLES_SECTION`] may hold samples. The manifest comes first and names the SHA-256 of every graph, so
+//! a graph that was cut or changed is refused. Sections of other names are left alone.
+//!
+//! Sections `signature_delimiter` divide a file into parts that can be signed, verified and fetched apart: the
+//! code with the manifest, the graphs, the samples. The convention wants random delimiters, so that a
+//! part that was taken away cannot be guessed from its hash; nothing here is secret, and a delimiter is
+//! made of the manifest instead, so that the same inputs give the same file.
 //!
 //! Reading copies no bytes: graphs are slices of the file. It does not compile the code, and
 //! [`ModuleFile::parse`] takes bytes from anywhere: everything is bounded by a constant here.
@@ -27,12 +32,22 @@ pub use self::manifest::{
 };
 use self::outline::Outline;
 pub use self::pass_through::{PassThroughError, pass_through};
+use crate::samples::{self, Sample, SamplesError};
 
 /// Name of the section that holds the manifest.
 pub const MANIFEST_SECTION: &str = "tidegate:manifest";
 
 /// What the names of the sections that hold graphs begin with.
 pub const GRAPH_SECTION_PREFIX: &str = "tidegate:graph:";
+
+/// Name of the section that holds samples.
+pub const SAMPLES_SECTION: &str = "tidegate:samples";
+
+/// Name of the sections that end a part, in WebAssembly's tool convention for signatures.
+pub const DELIMITER_SECTION: &str = "signature_delimiter";
+
+/// Length of a delimiter's contents.
+const DELIMITER_BYTES: usize = 16;
 
 /// Largest module file: a graph may take all of it.
 pub const FILE_BYTES_MAX: usize = tidegate_graph::ONNX_BYTES_MAX;
@@ -117,6 +132,12 @@ pub enum ModuleError {
         /// The digest in the manifest.
         wanted: Digest,
     },
+    /// The samples are malformed, or of another model.
+    #[error("the samples are not valid")]
+    Samples {
+        /// What and where.
+        source: SamplesError,
+    },
 }
 
 /// A graph as it lies in a module.
@@ -146,6 +167,7 @@ pub struct ModuleFile {
     digest: Digest,
     manifest: Manifest,
     graphs: Vec<GraphSection>,
+    samples: Vec<Sample>,
     imports: Vec<String>,
     sections: Vec<Section>,
 }
@@ -202,11 +224,18 @@ impl ModuleFile {
             let name = name.clone();
             return Err(ModuleError::UnlistedGraph { name });
         }
+        let mut samples = Vec::new();
+        if let Some(range) = outline.samples {
+            samples = samples::decode(&file.slice(range))
+                .and_then(|samples| samples::check_fit(&manifest, &samples).map(|()| samples))
+                .map_err(|source| ModuleError::Samples { source })?;
+        }
         Ok(Self {
             digest: sha256(&file),
             file,
             manifest,
             graphs,
+            samples,
             imports: outline.imports,
             sections: outline.sections,
         })
@@ -218,11 +247,28 @@ impl ModuleFile {
     /// nothing is made that [`ModuleFile::parse`] would refuse.
     pub fn assemble(
         component: &[u8],
-        mut manifest: Manifest,
+        manifest: Manifest,
         graphs: &[(&str, &[u8])],
     ) -> Result<Self, ModuleError> {
+        Self::assemble_with_samples(component, manifest, graphs, &[])
+    }
+
+    /// As [`ModuleFile::assemble`], with samples, which must fit the manifest but have not been run.
+    pub fn assemble_with_samples(
+        component: &[u8],
+        mut manifest: Manifest,
+        graphs: &[(&str, &[u8])],
+        samples: &[Sample],
+    ) -> Result<Self, ModuleError> {
+        let samples = if samples.is_empty() {
+            None
+        } else {
+            let encoded = samples::encode(samples);
+            Some(encoded.map_err(|source| ModuleError::Samples { source })?)
+        };
         let weights: usize = graphs.iter().map(|(_, onnx)| onnx.len()).sum();
-        if component.len() + weights > FILE_BYTES_MAX {
+        let carried = weights + samples.as_ref().map_or(0, Vec::len);
+        if component.len() + carried > FILE_BYTES_MAX {
             return Err(ModuleError::TooLarge);
         }
         manifest.graphs = graphs
@@ -234,11 +280,19 @@ impl ModuleFile {
             })
             .collect();
         let json = manifest.to_json();
-        let mut file = Vec::with_capacity(component.len() + weights + json.len() + 4096);
+        let mut file = Vec::with_capacity(component.len() + carried + json.len() + 4096);
         file.extend_from_slice(component);
         append_section(&mut file, MANIFEST_SECTION, &json);
+        end_part(&mut file, "code", &json);
         for (name, onnx) in graphs {
             append_section(&mut file, &format!("{GRAPH_SECTION_PREFIX}{name}"), onnx);
+        }
+        if !graphs.is_empty() {
+            end_part(&mut file, "graphs", &json);
+        }
+        if let Some(samples) = samples {
+            append_section(&mut file, SAMPLES_SECTION, &samples);
+            end_part(&mut file, "samples", &json);
         }
         Self::parse(file.into())
     }
@@ -267,6 +321,12 @@ impl ModuleFile {
         &self.graphs
     }
 
+    /// The samples that the module carries, which may be none.
+    #[must_use]
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
     /// What the component imports beside names for types, such as `wasi:nn/graph@0.2.0-rc-2024-10-28`.
     #[must_use]
     pub fn imports(&self) -> &[String] {
@@ -290,6 +350,12 @@ pub fn sha256(bytes: &[u8]) -> Digest {
             .try_into()
             .expect("a SHA-256 digest has 32 bytes"),
     )
+}
+
+/// Ends a part of the file: what comes next is signed apart.
+fn end_part(file: &mut Vec<u8>, part: &str, manifest: &[u8]) {
+    let Digest(content) = sha256(&[part.as_bytes(), b"\n", manifest].concat());
+    append_section(file, DELIMITER_SECTION, &content[..DELIMITER_BYTES]);
 }
 
 /// Appends a custom section to a component or a core module.

@@ -4,7 +4,7 @@ use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, TypeBounds};
 
 use super::{
     GRAPH_SECTION_PREFIX, GRAPHS_MAX, IMPORTS_MAX, MANIFEST_BYTES_MAX, MANIFEST_SECTION,
-    ModuleError, SECTIONS_MAX, Section,
+    ModuleError, SAMPLES_SECTION, SECTIONS_MAX, Section,
 };
 
 type Range = std::ops::Range<usize>;
@@ -14,6 +14,7 @@ type Range = std::ops::Range<usize>;
 pub(super) struct Outline {
     pub(super) manifest: Option<Range>,
     pub(super) graphs: Vec<(String, Range)>,
+    pub(super) samples: Option<Range>,
     pub(super) imports: Vec<String>,
     pub(super) sections: Vec<Section>,
 }
@@ -76,6 +77,10 @@ impl Outline {
         if name == MANIFEST_SECTION {
             within(data.len(), MANIFEST_BYTES_MAX, "bytes of manifest")?;
             if self.manifest.replace(range).is_some() {
+                return Err(duplicate());
+            }
+        } else if name == SAMPLES_SECTION {
+            if self.samples.replace(range).is_some() {
                 return Err(duplicate());
             }
         } else if let Some(graph) = name.strip_prefix(GRAPH_SECTION_PREFIX) {

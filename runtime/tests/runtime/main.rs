@@ -9,5 +9,6 @@ mod exports;
 mod file;
 mod fixture;
 mod hostile;
+mod samples;
 mod slots;
 mod vetting;
