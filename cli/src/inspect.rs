@@ -6,9 +6,12 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tidegate_inference::TensorSpec;
+use tidegate_registry::signature::{Report, Signer, Statement, VerifyError, verify};
 use tidegate_runtime::module::{ModuleError, ModuleFile};
 
-/// Show what a model module holds: manifest, sizes, digests, imports.
+use crate::verify::describe_part;
+
+/// Show what a model module holds: manifest, sizes, digests, imports, parts, who claims to have signed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The module.
@@ -30,6 +33,14 @@ pub(crate) enum InspectError {
         /// Why not.
         source: ModuleError,
     },
+    /// Its signatures are malformed.
+    #[error("cannot read the signatures of {}", path.display())]
+    Signatures {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: VerifyError,
+    },
     /// Standard output is closed or full.
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
@@ -41,18 +52,23 @@ pub(crate) fn run(args: &Args) -> Result<(), InspectError> {
         path: args.module.clone(),
         source,
     })?;
+    // Without keys nothing is verified: what is shown of signatures is what they claim.
+    let signed = verify(module.file(), None, &[]).map_err(|source| InspectError::Signatures {
+        path: args.module.clone(),
+        source,
+    })?;
     let out = &mut io::stdout().lock();
     let printed = if args.json {
-        serde_json::to_writer_pretty(&mut *out, &describe(&module))
+        serde_json::to_writer_pretty(&mut *out, &describe(&module, &signed))
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out))
     } else {
-        print(&module, out)
+        print(&module, &signed, out)
     };
     printed.map_err(InspectError::Print)
 }
 
-fn describe(module: &ModuleFile) -> Value {
+fn describe(module: &ModuleFile, signed: &Report) -> Value {
     let graphs: Vec<Value> = module
         .graphs()
         .iter()
@@ -65,17 +81,45 @@ fn describe(module: &ModuleFile) -> Value {
         .iter()
         .map(|section| json!({"name": section.name, "bytes": section.bytes}))
         .collect();
+    let parts: Vec<Value> = signed
+        .parts
+        .iter()
+        .map(|part| {
+            json!({"bytes": part.range.len(), "digest": part.hash.to_string(), "sections": part.sections})
+        })
+        .collect();
+    let signatures: Vec<Value> = signed
+        .statements
+        .iter()
+        .map(|statement| json!({"key": key_id(statement), "covers": statement.covered()}))
+        .collect();
     json!({
         "bytes": module.file().len(),
         "digest": module.digest().to_string(),
         "manifest": module.manifest(),
+        "isolation": module.manifest().isolation.name(),
         "graphs": graphs,
+        "samples": module.samples().len(),
+        "parts": parts,
+        "signatures": signatures,
         "imports": module.imports(),
         "sections": sections,
     })
 }
 
-fn print(module: &ModuleFile, out: &mut impl Write) -> io::Result<()> {
+/// What a signature calls its key, in hexadecimal; `None` for other algorithms than Ed25519.
+fn key_id(statement: &Statement) -> Option<String> {
+    match &statement.signer {
+        Signer::Known(key) => Some(key.id().to_string()),
+        Signer::Forged(id) => Some(id.to_string()),
+        Signer::Unknown { key_id } => {
+            Some(key_id.iter().map(|byte| format!("{byte:02x}")).collect())
+        }
+        Signer::Algorithm(_) => None,
+    }
+}
+
+fn print(module: &ModuleFile, signed: &Report, out: &mut impl Write) -> io::Result<()> {
     let manifest = module.manifest();
     writeln!(out, "{} {}", manifest.name, manifest.version)?;
     writeln!(
@@ -85,6 +129,7 @@ fn print(module: &ModuleFile, out: &mut impl Write) -> io::Result<()> {
     )?;
     writeln!(out, "digest    {}", module.digest())?;
     writeln!(out, "bytes     {}", module.file().len())?;
+    writeln!(out, "isolation {}", manifest.isolation.name())?;
     print_tensors("inputs", &manifest.inputs, out)?;
     print_tensors("outputs", &manifest.outputs, out)?;
     if let Some(bytes) = manifest.limits.memory_bytes {
@@ -103,6 +148,21 @@ fn print(module: &ModuleFile, out: &mut impl Write) -> io::Result<()> {
             graph.name,
             graph.onnx.len(),
             graph.digest
+        )?;
+    }
+    writeln!(out, "samples   {}", module.samples().len())?;
+    for (index, part) in signed.parts.iter().enumerate() {
+        writeln!(out, "part      {}: {}", index + 1, describe_part(part))?;
+    }
+    if signed.statements.is_empty() {
+        writeln!(out, "signature none")?;
+    }
+    for statement in &signed.statements {
+        let key = key_id(statement).unwrap_or_else(|| "of another algorithm".to_owned());
+        writeln!(
+            out,
+            "signature key {key}, not verified, claims {}",
+            statement.covered()
         )?;
     }
     for import in module.imports() {

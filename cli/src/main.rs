@@ -4,6 +4,7 @@
 //! command. Exit codes: 0 for success, 1 for a failure, 64 for bad usage or configuration.
 
 mod agent;
+mod check;
 mod child;
 mod demo;
 mod dev_certs;
@@ -11,14 +12,17 @@ mod engine;
 mod http;
 mod infer;
 mod inspect;
+mod keygen;
+mod keys;
 mod metrics_page;
 mod pack;
-mod publish;
-mod pull;
-mod registry;
+mod regular_file;
 mod relay;
+mod samples;
 mod scale;
+mod sign;
 mod span;
+mod verify;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -40,8 +44,10 @@ enum Command {
     Demo(demo::Args),
     Pack(pack::Args),
     Inspect(inspect::Args),
-    Publish(publish::Args),
-    Pull(pull::Args),
+    Check(check::Args),
+    Keygen(keygen::Args),
+    Sign(sign::Args),
+    Verify(verify::Args),
     Infer(infer::Args),
     Agent(agent::Args),
     Relay(relay::Args),
@@ -71,11 +77,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => return wait_for(demo::run(args))?,
         Command::Agent(args) => return Ok(agent::run(&args)),
         Command::Relay(args) => return Ok(relay::run(&args)?),
+        Command::Check(args) => return Ok(check::run(&args)?),
         Command::Pack(args) => pack::run(&args)?,
         Command::Inspect(args) => inspect::run(&args)?,
+        Command::Keygen(args) => keygen::run(&args)?,
+        Command::Sign(args) => sign::run(&args)?,
+        Command::Verify(args) => verify::run(&args)?,
         Command::DevCerts(args) => dev_certs::run(&args)?,
-        Command::Publish(args) => wait_for(publish::run(args))??,
-        Command::Pull(args) => wait_for(pull::run(args))??,
         Command::Infer(args) => wait_for(infer::run(args))??,
         Command::Scale(args) => wait_for(scale::run(args))??,
     }
@@ -93,9 +101,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_usage = [
         error.downcast_ref().map(infer::InferError::is_usage),
         error.downcast_ref().map(pack::PackError::is_usage),
-        error.downcast_ref().map(publish::PublishError::is_usage),
-        error.downcast_ref().map(pull::PullError::is_usage),
         error.downcast_ref().map(scale::ScaleError::is_usage),
+        error
+            .downcast_ref()
+            .map(verify::VerifyModuleError::is_usage),
     ];
     if is_usage.contains(&Some(true)) {
         EXIT_USAGE.into()

@@ -7,20 +7,22 @@
 //! is written whole or not at all. The same inputs give the same bytes.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tidegate_graph::{FixError, GraphError};
-use tidegate_inference::NAME_BYTES_MAX;
+use tidegate_inference::{Isolation, NAME_BYTES_MAX};
 use tidegate_runtime::module::{
     FILE_BYTES_MAX, GuestError, Manifest, ManifestError, ModuleError, ModuleFile, PassThroughError,
     component_from_guest, pass_through,
 };
+use tidegate_runtime::samples::Tolerance;
 use tidegate_runtime::{LoadError, StartError, VetError};
 
 use crate::engine;
+use crate::regular_file::regular_file;
+use crate::samples::{self, ReadSamplesError};
 
 /// Version of a module for which nobody chose.
 const VERSION_DEFAULT: &str = "1.0.0";
@@ -51,6 +53,13 @@ pub(crate) struct Args {
     /// guest, labels, limits.
     #[arg(long, value_name = "FILE.json")]
     manifest: Option<PathBuf>,
+    /// Samples to carry, of which the model must give the outputs: files in_K_I.npy and out_K_J.npy, input I
+    /// and output J of sample K.
+    #[arg(long, value_name = "DIR")]
+    samples: Option<PathBuf>,
+    /// Run even the graph in the sandbox, wherever the module runs.
+    #[arg(long)]
+    strict: bool,
     /// Name by which requests ask for the model [default: the manifest's, else OUT].
     #[arg(long)]
     name: Option<String>,
@@ -76,9 +85,6 @@ pub(crate) enum PackError {
         /// Why not.
         source: io::Error,
     },
-    /// A file is larger than a module can be.
-    #[error("{} has more than {FILE_BYTES_MAX} bytes", .0.display())]
-    TooLarge(PathBuf),
     /// The module would replace what it is made of.
     #[error("{} is an input: choose another file to write", .0.display())]
     OutputIsInput(PathBuf),
@@ -147,6 +153,17 @@ pub(crate) enum PackError {
         /// Why not.
         source: Box<LoadError>,
     },
+    /// The folder gives no samples.
+    #[error("cannot use the samples")]
+    Samples(#[from] ReadSamplesError),
+    /// The model does not give what its samples say.
+    #[error("{} does not reproduce its samples: {reason}", path.display())]
+    Check {
+        /// The model.
+        path: PathBuf,
+        /// The first disagreement.
+        reason: String,
+    },
     /// The module cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -168,7 +185,6 @@ impl PackError {
             Self::Fix { source, .. } => !matches!(source, FixError::Graph(_)),
             Self::Assemble { source, .. } => matches!(source, ModuleError::Manifest { .. }),
             Self::Read { .. }
-            | Self::TooLarge(_)
             | Self::Graph { .. }
             | Self::Vet { .. }
             | Self::Manifest { .. }
@@ -176,6 +192,8 @@ impl PackError {
             | Self::PassThrough(_)
             | Self::Engine(_)
             | Self::Load { .. }
+            | Self::Samples(_)
+            | Self::Check { .. }
             | Self::Write { .. }
             | Self::Print(_) => false,
         }
@@ -257,13 +275,16 @@ fn build(args: &Args) -> Result<ModuleFile, PackError> {
     };
     let manifest = manifest(args, &onnx)?;
     let graphs = [(args.graph_name.as_str(), &onnx[..])];
-    let module = ModuleFile::assemble(&component, manifest, &graphs).map_err(|source| {
-        PackError::Assemble {
-            path: args.model.clone(),
-            source,
-        }
+    let samples = match &args.samples {
+        Some(folder) => samples::read(folder, &manifest)?,
+        None => Vec::new(),
+    };
+    let module = ModuleFile::assemble_with_samples(&component, manifest, &graphs, &samples);
+    let module = module.map_err(|source| PackError::Assemble {
+        path: args.model.clone(),
+        source,
     })?;
-    engine::start(1)
+    let model = engine::start(1)
         .map_err(PackError::Engine)?
         .load(module.file().clone())
         .map_err(|source| match source {
@@ -277,6 +298,17 @@ fn build(args: &Args) -> Result<ModuleFile, PackError> {
                 source: Box::new(source),
             },
         })?;
+    if !samples.is_empty() {
+        let report = model.check_samples(Tolerance::default());
+        let disagreement = match report {
+            Ok(report) => report.first_disagreement(),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(reason) = disagreement {
+            let path = args.model.clone();
+            return Err(PackError::Check { path, reason });
+        }
+    }
     Ok(module)
 }
 
@@ -310,6 +342,9 @@ fn manifest(args: &Args, onnx: &[u8]) -> Result<Manifest, PackError> {
     if let Some(version) = &args.version {
         manifest.version.clone_from(version);
     }
+    if args.strict {
+        manifest.isolation = Isolation::Strict;
+    }
     if args.licence.is_some() {
         manifest.licence.clone_from(&args.licence);
     }
@@ -317,22 +352,10 @@ fn manifest(args: &Args, onnx: &[u8]) -> Result<Manifest, PackError> {
 }
 
 fn read(path: &Path) -> Result<Bytes, PackError> {
-    let read = |source| PackError::Read {
+    let bytes = regular_file(path, FILE_BYTES_MAX).map_err(|source| PackError::Read {
         path: path.to_owned(),
         source,
-    };
-    // Opening a pipe would wait for a writer that may never come.
-    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        return Err(read(io::Error::other("it is not a regular file")));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(read)?;
-    file.take(FILE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(read)?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(PackError::TooLarge(path.to_owned()));
-    }
+    })?;
     Ok(bytes.into())
 }
 
