@@ -5,6 +5,8 @@
 //! compared. What cannot be served must be refused with a reason; nothing may be wrong. The list of what
 //! is refused is `docs/onnx-coverage.md`, written anew where `TIDEGATE_WRITE_COVERAGE` is set.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 mod case;
 mod compare;
 mod coverage;
