@@ -18,6 +18,7 @@ mod metrics_page;
 mod pack;
 mod regular_file;
 mod relay;
+mod run;
 mod samples;
 mod scale;
 mod sign;
@@ -49,6 +50,7 @@ enum Command {
     Sign(sign::Args),
     Verify(verify::Args),
     Infer(infer::Args),
+    Run(run::Args),
     Agent(agent::Args),
     Relay(relay::Args),
     Scale(scale::Args),
@@ -77,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => return wait_for(demo::run(args))?,
         Command::Agent(args) => return Ok(agent::run(&args)),
         Command::Relay(args) => return Ok(relay::run(&args)?),
+        Command::Run(args) => return Ok(run::run(args)?),
         Command::Check(args) => return Ok(check::run(&args)?),
         Command::Pack(args) => pack::run(&args)?,
         Command::Inspect(args) => inspect::run(&args)?,
@@ -101,6 +104,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_usage = [
         error.downcast_ref().map(infer::InferError::is_usage),
         error.downcast_ref().map(pack::PackError::is_usage),
+        error.downcast_ref().map(run::RunError::is_usage),
         error.downcast_ref().map(scale::ScaleError::is_usage),
         error
             .downcast_ref()

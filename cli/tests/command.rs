@@ -15,6 +15,8 @@ mod infer;
 mod onnx;
 #[path = "command/pack.rs"]
 mod pack;
+#[path = "command/run.rs"]
+mod run;
 #[path = "command/scale.rs"]
 mod scale;
 #[path = "command/signatures.rs"]

@@ -9,6 +9,7 @@
 //! Whatever a module or a request does ends in a [`tidegate_inference::Failure`] that says whose fault
 //! it was; it never takes the process down or touches another request.
 
+pub mod command;
 pub mod module;
 pub mod samples;
 pub mod vet;

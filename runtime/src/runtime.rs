@@ -192,6 +192,7 @@ impl Runtime {
             model: metadata.name.clone(),
             limits,
             graphs,
+            brought: None,
             log: LogGate::default(),
         };
         Ok(Arc::new(Model {

@@ -11,6 +11,7 @@ mod tensors;
 mod wasi;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tidegate_inference::{Failure, FailureKind, Tensor};
 use wasmtime::component::{Resource, ResourceTable};
@@ -18,6 +19,10 @@ use wasmtime::component::{Resource, ResourceTable};
 pub(crate) use self::link::{is_allowed, linker};
 use self::log::GuestLog;
 pub(crate) use self::log::LogGate;
+pub(crate) use self::nn::{
+    Brought, ErrorCode, HostError, HostGraph, PARTS_MAX, add_to_linker, by_name, compute, load,
+    too_many_parts,
+};
 use crate::budget::{Budget, Stop};
 use crate::limits::Limits;
 use tidegate_graph::Graph;
@@ -42,8 +47,30 @@ pub(crate) struct Terms {
     pub(crate) limits: Limits,
     /// The graphs of the module.
     pub(crate) graphs: Vec<NamedGraph>,
+    /// What the guest may bring itself; `None` where it has the module's graphs only.
+    pub(crate) brought: Option<Arc<Brought>>,
     /// What all requests of the module may write to the log.
     pub(crate) log: LogGate,
+}
+
+impl Terms {
+    /// Tells the log, at the rate of a guest's lines, what the guest's errors may not say.
+    pub(crate) fn note(&self, text: &str) {
+        if let Some(left_out) = self.log.admit(Instant::now()) {
+            let clean = |c: char| if c.is_control() { ' ' } else { c };
+            let text: String = text.chars().map(clean).collect();
+            tracing::warn!(model = self.model, left_out, "{text}");
+        }
+    }
+
+    /// Tells the log if a guest wants a device that there is none of.
+    pub(crate) fn note_target(&self, target: &str) {
+        if target != "cpu" {
+            self.note(&format!(
+                "the guest wants its graph on {target}: it runs on the cpu"
+            ));
+        }
+    }
 }
 
 /// A limit that an instance met.
@@ -61,11 +88,11 @@ pub(crate) enum Refusal {
 
 /// The host's side of one instance.
 pub(crate) struct Sandbox {
-    terms: Arc<Terms>,
+    pub(crate) terms: Arc<Terms>,
     budget: Budget,
     /// Whether the budget ends at the module's limit rather than at the request's deadline.
     ends_early: bool,
-    table: ResourceTable,
+    pub(crate) table: ResourceTable,
     memory_bytes: usize,
     tensor_bytes: usize,
     refusal: Option<Refusal>,
@@ -105,13 +132,24 @@ impl Sandbox {
         self.compute_failure.take()
     }
 
-    /// Hands a tensor to the guest.
-    pub(crate) fn push_tensor(&mut self, tensor: Tensor) -> Result<Resource<HostTensor>, Refusal> {
+    /// What does not change from request to request.
+    pub(crate) fn terms_shared(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms)
+    }
+
+    /// Fails if the guest may not hold a further tensor of so many bytes.
+    pub(crate) fn check_tensor_bytes(&mut self, bytes: usize) -> Result<(), Refusal> {
         let limit = self.terms.limits.tensor_bytes_max;
-        let bytes = tensor.data().len();
         if self.tensor_bytes.saturating_add(bytes) > limit {
             return Err(self.refuse(Refusal::TensorBytes(limit)));
         }
+        Ok(())
+    }
+
+    /// Hands a tensor to the guest.
+    pub(crate) fn push_tensor(&mut self, tensor: Tensor) -> Result<Resource<HostTensor>, Refusal> {
+        let bytes = tensor.data().len();
+        self.check_tensor_bytes(bytes)?;
         let handle = self.push(HostTensor(tensor))?;
         self.tensor_bytes += bytes;
         Ok(handle)
@@ -124,11 +162,12 @@ impl Sandbox {
         Ok(tensor)
     }
 
-    fn tensor(&self, handle: &Resource<HostTensor>) -> wasmtime::Result<&Tensor> {
+    pub(crate) fn tensor(&self, handle: &Resource<HostTensor>) -> wasmtime::Result<&Tensor> {
         Ok(&self.table.get(handle)?.0)
     }
 
-    fn push<T: Send + 'static>(&mut self, value: T) -> Result<Resource<T>, Refusal> {
+    /// Hands anything else to the guest.
+    pub(crate) fn push<T: Send + 'static>(&mut self, value: T) -> Result<Resource<T>, Refusal> {
         self.table
             .push(value)
             .map_err(|_| self.refuse(Refusal::Handles(self.terms.limits.handles_max)))
@@ -148,6 +187,12 @@ impl Sandbox {
 
     fn fail_compute(&mut self, kind: FailureKind, message: &str) {
         self.compute_failure = Some(Failure::new(kind, message));
+    }
+}
+
+impl AsMut<Self> for Sandbox {
+    fn as_mut(&mut self) -> &mut Self {
+        self
     }
 }
 

@@ -30,7 +30,7 @@ struct Window {
 
 impl LogGate {
     /// Whether a line may pass at `now`, and how many did not since the last that could.
-    fn admit(&self, now: Instant) -> Option<u64> {
+    pub(super) fn admit(&self, now: Instant) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = |began: Instant| now.saturating_duration_since(began) >= WINDOW;
         if window.began.is_none_or(is_over) {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod caching;
+mod command;
 mod compute;
 mod data;
 mod exports;

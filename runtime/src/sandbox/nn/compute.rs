@@ -8,7 +8,7 @@ use crate::sandbox::Sandbox;
 use tidegate_graph::{Graph, GraphError, RunError};
 
 /// Runs a graph on what a guest gave, and hands the outputs to it.
-pub(super) fn compute(
+pub(crate) fn compute(
     sandbox: &mut Sandbox,
     graph: &Graph,
     inputs: Vec<NamedTensor>,
@@ -19,23 +19,46 @@ pub(super) fn compute(
         .run(&inputs, || sandbox.budget.check())
         .map_err(|error| run_error(sandbox, graph, &error))?;
     drop(inputs);
-    graph
-        .outputs()
-        .iter()
-        .zip(outputs)
-        .map(|(name, output)| Ok((name.clone(), sandbox.push_tensor(output)?)))
-        .collect()
+    hand_over(sandbox, graph, outputs)
+}
+
+/// Gives the guest all outputs or none.
+fn hand_over(
+    sandbox: &mut Sandbox,
+    graph: &Graph,
+    outputs: Vec<Tensor>,
+) -> Result<Outputs, HostError> {
+    let mut handles = Vec::with_capacity(outputs.len());
+    for (name, output) in graph.outputs().iter().zip(outputs) {
+        match sandbox.push_tensor(output) {
+            Ok(handle) => handles.push((name.clone(), handle)),
+            Err(refusal) => {
+                for (_, handle) in handles {
+                    sandbox
+                        .take_tensor(handle)
+                        .expect("the handle was made above");
+                }
+                return Err(refusal.into());
+            }
+        }
+    }
+    Ok(handles)
 }
 
 /// The inputs in the graph's order, each there once and of the type and shape that the graph takes.
 fn in_order(graph: &Graph, mut inputs: Vec<NamedTensor>) -> Result<Vec<Tensor>, HostError> {
     let invalid = |message: String| HostError::new(ErrorCode::InvalidArgument, message);
     let mut ordered = Vec::with_capacity(graph.inputs().len());
-    for spec in graph.inputs() {
+    for (index, spec) in graph.inputs().iter().enumerate() {
         let name = &spec.name;
         let at = inputs
             .iter()
             .position(|input| input.name == *name)
+            .or_else(|| {
+                // Graphs of engines without names for inputs have them counted.
+                let index = index.to_string();
+                inputs.iter().position(|input| input.name == index)
+            })
             .ok_or_else(|| invalid(format!("the graph's input {name:?} is missing")))?;
         let NamedTensor { tensor, .. } = inputs.swap_remove(at);
         if !spec.accepts(tensor.dtype(), tensor.shape()) {

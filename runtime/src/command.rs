@@ -1,0 +1,370 @@
+//! Runs WebAssembly programs that were not made for Tidegate, as their authors published them.
+//!
+//! A program is a core module that imports WASI preview 1 and `wasi_ephemeral_nn`, or a component that
+//! imports WASI 0.2 and `wasi:nn`. It gets arguments, an environment, standard streams, clocks, random
+//! numbers and the folders that are given to it; it gets no network. Graphs come from the caller by
+//! name, or from the program itself.
+//!
+//! It runs once, for a person who waits: unlike a served module it may block, on standard input or on a
+//! file, so the time limit is kept three ways. Guest code and graphs look at the deadline as they go, a
+//! host call that waits is given up, and if a system call does not come back the caller is answered
+//! without it, and the thread left behind.
+
+mod component;
+mod core_module;
+mod element;
+mod guest;
+mod invoke;
+mod memory;
+mod nn;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tidegate_graph::{Graph, GraphError, GraphLimits};
+use wasmparser::Parser;
+use wasmtime::{Config, Engine, OptLevel};
+
+pub use self::invoke::InvokeError;
+use crate::engine::Ticker;
+use crate::limits::Limits;
+use crate::module::{FILE_BYTES_MAX, MANIFEST_SECTION};
+use crate::sandbox::NamedGraph;
+
+/// Memory of a program for which nobody chose.
+pub const MEMORY_BYTES_DEFAULT: usize = 1 << 30;
+
+/// Stack of a program's own code: twice what wasmtime gives, since programs were tried there first.
+const GUEST_STACK_BYTES: usize = 1 << 20;
+
+/// Stack of a program with the host calls on top of it, which run graphs.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Elements of each table; compilers put one function pointer in each.
+const TABLE_ELEMENTS_MAX: usize = 1 << 20;
+
+/// Graphs, contexts and tensors at once. Many bindings cannot give a context back.
+const HANDLES_MAX: usize = 1 << 16;
+
+/// How long past its deadline a program may take to notice, before it is left behind.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What a program gets.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program's name, its argument 0.
+    pub name: String,
+    /// Its further arguments.
+    pub arguments: Vec<String>,
+    /// Its environment: all of it.
+    pub environment: Vec<(String, String)>,
+    /// The folders that it may read and write.
+    pub folders: Vec<Folder>,
+    /// ONNX files by the names under which it may load them.
+    pub graphs: Vec<(String, Bytes)>,
+    /// The graph of `graphs` that it gets when it brings one in another format than ONNX.
+    pub stand_in: Option<String>,
+    /// The export to call, with `arguments` as its parameters, instead of the start of a command.
+    pub invoke: Option<String>,
+    /// Longest run, from the end of compiling; `None` is as long as it takes.
+    pub timeout: Option<Duration>,
+    /// Most linear memory, most bytes of tensors, and most bytes of graphs that it brings.
+    pub memory_bytes_max: usize,
+}
+
+impl Options {
+    /// A program that gets nothing but its name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            folders: Vec::new(),
+            graphs: Vec::new(),
+            stand_in: None,
+            invoke: None,
+            timeout: None,
+            memory_bytes_max: MEMORY_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// A folder of the host under the name that a program has for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// Where it is.
+    pub host: PathBuf,
+    /// What the program calls it.
+    pub guest: String,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: u8,
+    /// What an invoked function gave.
+    pub results: Vec<String>,
+}
+
+/// Why a program did not end by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// More than [`FILE_BYTES_MAX`].
+    #[error("the program has more than {FILE_BYTES_MAX} bytes")]
+    TooLarge,
+    /// Neither a core module nor a component.
+    #[error("the program is not WebAssembly")]
+    NotWasm,
+    /// A model module, which is called for each request and has no start.
+    #[error(
+        "this is a model module, not a program: `tidegate agent` serves it and `tidegate infer` asks it"
+    )]
+    ModelModule,
+    /// The code is not valid.
+    #[error("the program cannot be compiled: {reason}")]
+    Compile {
+        /// What wasmtime says, causes included.
+        reason: String,
+    },
+    /// It wants what no program gets.
+    #[error("the program imports {}, which it cannot have here", names.join(", "))]
+    Imports {
+        /// Each as `MODULE::NAME`.
+        names: Vec<String>,
+    },
+    /// An import has another type than the host's, or an interface is missing.
+    #[error("the program cannot be linked: {reason}")]
+    Link {
+        /// What wasmtime says, causes included.
+        reason: String,
+    },
+    /// There is no start to call.
+    #[error(
+        "the program exports no {wanted}, so it is not a command: choose a function with --invoke"
+    )]
+    NoStart {
+        /// What a command exports.
+        wanted: &'static str,
+    },
+    /// A function cannot be called.
+    #[error("cannot call {function:?}")]
+    Invoke {
+        /// The function.
+        function: String,
+        /// Why not.
+        source: InvokeError,
+    },
+    /// A graph cannot be used.
+    #[error("cannot use graph {name:?}")]
+    Graph {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: GraphError,
+    },
+    /// The graph that stands in is not among those given.
+    #[error("there is no graph {name:?} to stand in")]
+    StandIn {
+        /// The name.
+        name: String,
+    },
+    /// A folder cannot be opened.
+    #[error("cannot open folder {}: {reason}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// The engine, its thread or its executor did not start.
+    #[error("cannot start the engine: {reason}")]
+    Engine {
+        /// What it says, causes included.
+        reason: String,
+    },
+    /// It ran into a trap or a limit.
+    #[error("the program {what}")]
+    Trapped {
+        /// What happened, and where.
+        what: String,
+    },
+    /// It ran longer than it may.
+    #[error("the program ran longer than {0:?}")]
+    TimedOut(Duration),
+}
+
+impl CommandError {
+    /// Whether other arguments would help, with the same files.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Invoke { .. } | Self::StandIn { .. } => true,
+            Self::TooLarge
+            | Self::NotWasm
+            | Self::ModelModule
+            | Self::Compile { .. }
+            | Self::Imports { .. }
+            | Self::Link { .. }
+            | Self::NoStart { .. }
+            | Self::Graph { .. }
+            | Self::Folder { .. }
+            | Self::Engine { .. }
+            | Self::Trapped { .. }
+            | Self::TimedOut(_) => false,
+        }
+    }
+}
+
+/// A program that is compiled, with its graphs prepared.
+enum Program {
+    Core(wasmtime::Module),
+    Component(wasmtime::component::Component),
+}
+
+/// Compiles a program and runs it to its end.
+///
+/// Blocks the calling thread, and runs the program on another. After [`CommandError::TimedOut`] that
+/// thread may still be in a system call; it ends with the process.
+pub fn run(file: &[u8], options: Options) -> Result<Ended, CommandError> {
+    if file.len() > FILE_BYTES_MAX {
+        return Err(CommandError::TooLarge);
+    }
+    let engine = engine()?;
+    let program = compile(&engine, file)?;
+    let graphs = graphs(&options)?;
+    let timeout = options.timeout;
+    let (sender, receiver) = channel();
+    let thread = std::thread::Builder::new()
+        .name("tidegate-command".to_owned())
+        .spawn(move || {
+            // Nobody listens any more if the program was left behind.
+            let _ = sender.send(run_program(&engine, &program, graphs, &options));
+        })
+        .map_err(|error| engine_error(&error))?;
+    let ended = match timeout {
+        Some(limit) => receiver.recv_timeout(limit.saturating_add(GRACE)),
+        None => receiver.recv().map_err(RecvTimeoutError::from),
+    };
+    match (ended, timeout) {
+        (Ok(ended), _) => ended,
+        (Err(RecvTimeoutError::Timeout), Some(limit)) => Err(CommandError::TimedOut(limit)),
+        (Err(_), _) => match thread.join() {
+            Ok(()) => unreachable!("the thread sends before it ends"),
+            Err(panic) => std::panic::resume_unwind(panic),
+        },
+    }
+}
+
+fn run_program(
+    engine: &Engine,
+    program: &Program,
+    graphs: Vec<NamedGraph>,
+    options: &Options,
+) -> Result<Ended, CommandError> {
+    let ticker = Ticker::start(engine).map_err(|error| engine_error(&error))?;
+    let _ticking = ticker.run();
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| engine_error(&error))?;
+    let deadline = options.timeout.map(|limit| Instant::now() + limit);
+    let store = guest::store(engine, options, graphs, deadline)?;
+    let ended = executor.block_on(async {
+        let ended = async {
+            match program {
+                Program::Core(module) => core_module::run(store, module, options).await,
+                Program::Component(component) => component::run(store, component, options).await,
+            }
+        };
+        match (deadline, options.timeout) {
+            (Some(at), Some(limit)) => tokio::time::timeout_at(at.into(), ended)
+                .await
+                .unwrap_or(Err(CommandError::TimedOut(limit))),
+            (None, _) | (_, None) => ended.await,
+        }
+    });
+    // A file operation that does not come back must not be waited for.
+    executor.shutdown_background();
+    ended
+}
+
+fn engine() -> Result<Engine, CommandError> {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(STACK_BYTES)
+        .cranelift_opt_level(OptLevel::Speed);
+    Engine::new(&config).map_err(|error| CommandError::Engine {
+        reason: format!("{error:#}"),
+    })
+}
+
+fn engine_error(error: &std::io::Error) -> CommandError {
+    CommandError::Engine {
+        reason: error.to_string(),
+    }
+}
+
+fn compile(engine: &Engine, file: &[u8]) -> Result<Program, CommandError> {
+    let program = if Parser::is_core_wasm(file) {
+        wasmtime::Module::from_binary(engine, file).map(Program::Core)
+    } else if Parser::is_component(file) {
+        if is_model_module(file) {
+            return Err(CommandError::ModelModule);
+        }
+        wasmtime::component::Component::from_binary(engine, file).map(Program::Component)
+    } else {
+        return Err(CommandError::NotWasm);
+    };
+    program.map_err(|error| CommandError::Compile {
+        reason: format!("{error:#}"),
+    })
+}
+
+/// Whether a component says that it is a model module, well made or not.
+fn is_model_module(file: &[u8]) -> bool {
+    Parser::new(0)
+        .parse_all(file)
+        .map_while(Result::ok)
+        .any(|payload| match payload {
+            wasmparser::Payload::CustomSection(section) => section.name() == MANIFEST_SECTION,
+            _ => false,
+        })
+}
+
+fn graphs(options: &Options) -> Result<Vec<NamedGraph>, CommandError> {
+    if let Some(name) = &options.stand_in
+        && !options.graphs.iter().any(|(given, _)| given == name)
+    {
+        let name = name.clone();
+        return Err(CommandError::StandIn { name });
+    }
+    options
+        .graphs
+        .iter()
+        .map(|(name, onnx)| {
+            let graph = Graph::read(onnx, graph_limits()).map_err(|source| {
+                let name = name.clone();
+                CommandError::Graph { name, source }
+            })?;
+            Ok(NamedGraph {
+                name: name.clone(),
+                graph: graph.into(),
+            })
+        })
+        .collect()
+}
+
+/// The limits that graphs have everywhere.
+fn graph_limits() -> GraphLimits {
+    let limits = Limits::default();
+    GraphLimits {
+        tensor_bytes_max: limits.graph_tensor_bytes_max,
+        plans_max: limits.plans_max,
+    }
+}
