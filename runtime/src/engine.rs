@@ -11,8 +11,9 @@ use wasmtime::{Config, Engine as WasmEngine, OptLevel, PoolingAllocationConfig};
 pub(crate) use self::ticker::Ticker;
 use crate::limits::{Limits, SLOTS_MAX};
 
-/// Most core instances in a component. wit-component makes three of a guest, more with adapters.
-const CORE_INSTANCES_MAX: u32 = 16;
+/// Most core instances in a component. wit-component makes three of a guest; componentize-py one for
+/// each shared library of Python and each interface of WASI that it stubs, some forty.
+const CORE_INSTANCES_MAX: u32 = 64;
 
 /// Most linear memories in a component.
 const MEMORIES_MAX: u32 = 2;

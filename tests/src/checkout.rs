@@ -29,6 +29,30 @@ pub fn face_image(name: &str) -> PathBuf {
     wanted(root().join("modules/face/images").join(name))
 }
 
+/// The example guest in a language, packed.
+#[must_use]
+pub fn digits_module(language: &str) -> PathBuf {
+    wanted(target().join(format!("modules/digits-{language}.wasm")))
+}
+
+/// The graph of the example guests.
+#[must_use]
+pub fn digits_graph() -> PathBuf {
+    wanted(root().join("modules/examples/digits/digits.onnx"))
+}
+
+/// Images for the example guests, with what ONNX Runtime makes of them.
+#[must_use]
+pub fn digits_samples() -> PathBuf {
+    wanted(root().join("modules/examples/digits/samples.json"))
+}
+
+/// A program of this package in WebAssembly.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    wanted(target().join(format!("programs/{name}.wasm")))
+}
+
 /// The Python that has the third-party clients.
 #[must_use]
 pub fn python() -> PathBuf {

@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod examples;
 mod modules;
 mod process;
 mod python;

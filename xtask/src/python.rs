@@ -9,11 +9,12 @@ use crate::process::{apt_install, run};
 use crate::workspace::Workspace;
 
 /// What the tests import. The versions are those that the tests were written against.
-const REQUIREMENTS: [&str; 4] = [
+const REQUIREMENTS: [&str; 5] = [
     "tritonclient[http]==2.73.0",
     "numpy<3",
     "onnx==1.23.2",
     "onnxruntime==1.32.0",
+    "componentize-py==0.25.1",
 ];
 
 /// Makes `target/venv` with everything in it, unless it is there and whole.

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::examples;
 use crate::modules::{self, Toolchain};
 use crate::process::{cargo, run as run_command, run_and_watch};
 use crate::python;
@@ -36,10 +37,12 @@ fn prepare(workspace: &Workspace) -> Result<()> {
     python::install(workspace)?;
     python::references(workspace)?;
     let guests = modules::build(workspace, Toolchain::Auto)?;
+    examples::build(workspace)?;
     // Binaries and tests in one go, so that both take the same build of each dependency.
     let mut build = cargo(workspace.root());
     run_command(build.args(["build", "--workspace", "--bins", "--tests"]))?;
-    modules::pack(workspace, Profile::Dev, &guests)
+    modules::pack(workspace, Profile::Dev, &guests)?;
+    examples::pack(workspace, Profile::Dev)
 }
 
 fn run_tests(workspace: &Workspace, data: Option<&Path>, rest: &[String]) -> Result<()> {

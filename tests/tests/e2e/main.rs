@@ -10,5 +10,6 @@ mod faults;
 mod guests;
 mod hostile_http;
 mod hostile_quic;
+mod languages;
 mod rollout;
 mod serving;
