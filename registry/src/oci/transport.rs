@@ -196,7 +196,7 @@ impl Transport {
         for may_ask in [true, false] {
             let response = self.redirected(call, authorization.as_ref()).await?;
             let is_refused = response.status() == StatusCode::UNAUTHORIZED;
-            if !(is_refused && same_origin(response.url(), &call.url)) || !may_ask {
+            if !(may_ask && is_refused && same_origin(response.url(), &call.url)) {
                 return Ok(response);
             }
             let answer = self.authorize(call, response.headers()).await?;

@@ -15,13 +15,13 @@ use crate::{everything, inside};
 const ROUNDS: usize = 40;
 
 /// Most bytes of a file: large enough that most moments lie in the middle of a write.
-const FILE_BYTES_MAX: usize = 256 << 10;
+const FILE_BYTES_MAX: u32 = 256 << 10;
 
 const FOLDER_BYTES_MAX: u64 = 4 * FILE_BYTES_MAX as u64;
 
 /// Bytes that tell whether they are whole: each is the same, but the first four, which count them.
 fn numbered(rng: &mut Rng) -> Vec<u8> {
-    let count = rng.u32(4..FILE_BYTES_MAX as u32);
+    let count = rng.u32(4..FILE_BYTES_MAX);
     let mut bytes = count.to_le_bytes().to_vec();
     bytes.resize(count as usize, rng.u8(..));
     bytes

@@ -1,5 +1,11 @@
 //! A folder of files, used as a daemon uses it and treated as disks and kernels treat it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic and print, also outside its test functions"
+)]
+
 mod faults;
 mod inside;
 mod keeping;
