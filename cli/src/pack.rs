@@ -113,7 +113,7 @@ pub(crate) enum PackError {
         /// The model.
         path: PathBuf,
         /// Which, and why not.
-        source: FixError,
+        source: Box<FixError>,
     },
     /// The manifest file is not a manifest.
     #[error("cannot use {} as a manifest", path.display())]
@@ -182,7 +182,7 @@ impl PackError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::OutputIsInput(_) | Self::Name(_) => true,
-            Self::Fix { source, .. } => !matches!(source, FixError::Graph(_)),
+            Self::Fix { source, .. } => !matches!(**source, FixError::Graph(_)),
             Self::Assemble { source, .. } => matches!(source, ModuleError::Manifest { .. }),
             Self::Read { .. }
             | Self::Graph { .. }
@@ -262,7 +262,7 @@ fn build(args: &Args) -> Result<ModuleFile, PackError> {
         onnx = fixed
             .map_err(|source| PackError::Fix {
                 path: args.model.clone(),
-                source,
+                source: Box::new(source),
             })?
             .into();
     }

@@ -136,8 +136,16 @@ pub enum ModuleError {
     #[error("the samples are not valid")]
     Samples {
         /// What and where.
-        source: SamplesError,
+        source: Box<SamplesError>,
     },
+}
+
+impl ModuleError {
+    fn samples(source: SamplesError) -> Self {
+        Self::Samples {
+            source: Box::new(source),
+        }
+    }
 }
 
 /// A graph as it lies in a module.
@@ -228,7 +236,7 @@ impl ModuleFile {
         if let Some(range) = outline.samples {
             samples = samples::decode(&file.slice(range))
                 .and_then(|samples| samples::check_fit(&manifest, &samples).map(|()| samples))
-                .map_err(|source| ModuleError::Samples { source })?;
+                .map_err(ModuleError::samples)?;
         }
         Ok(Self {
             digest: sha256(&file),
@@ -263,8 +271,7 @@ impl ModuleFile {
         let samples = if samples.is_empty() {
             None
         } else {
-            let encoded = samples::encode(samples);
-            Some(encoded.map_err(|source| ModuleError::Samples { source })?)
+            Some(samples::encode(samples).map_err(ModuleError::samples)?)
         };
         let weights: usize = graphs.iter().map(|(_, onnx)| onnx.len()).sum();
         let carried = weights + samples.as_ref().map_or(0, Vec::len);

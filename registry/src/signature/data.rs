@@ -266,7 +266,7 @@ impl<'a> Reader<'a> {
     fn framed<T>(
         &mut self,
         framing: Framing,
-        read: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
+        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<T, DecodeError> {
         match framing {
             Framing::Plain => read(self),
