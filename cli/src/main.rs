@@ -16,6 +16,9 @@ mod keygen;
 mod keys;
 mod metrics_page;
 mod pack;
+mod publish;
+mod pull;
+mod registry;
 mod regular_file;
 mod relay;
 mod run;
@@ -49,6 +52,8 @@ enum Command {
     Keygen(keygen::Args),
     Sign(sign::Args),
     Verify(verify::Args),
+    Publish(publish::Args),
+    Pull(pull::Args),
     Infer(infer::Args),
     Run(run::Args),
     Agent(agent::Args),
@@ -87,6 +92,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sign(args) => sign::run(&args)?,
         Command::Verify(args) => verify::run(&args)?,
         Command::DevCerts(args) => dev_certs::run(&args)?,
+        Command::Publish(args) => wait_for(publish::run(args))??,
+        Command::Pull(args) => wait_for(pull::run(args))??,
         Command::Infer(args) => wait_for(infer::run(args))??,
         Command::Scale(args) => wait_for(scale::run(args))??,
     }
@@ -104,6 +111,8 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_usage = [
         error.downcast_ref().map(infer::InferError::is_usage),
         error.downcast_ref().map(pack::PackError::is_usage),
+        error.downcast_ref().map(publish::PublishError::is_usage),
+        error.downcast_ref().map(pull::PullError::is_usage),
         error.downcast_ref().map(run::RunError::is_usage),
         error.downcast_ref().map(scale::ScaleError::is_usage),
         error

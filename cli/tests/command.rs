@@ -15,6 +15,8 @@ mod infer;
 mod onnx;
 #[path = "command/pack.rs"]
 mod pack;
+#[path = "command/registry.rs"]
+mod registry;
 #[path = "command/run.rs"]
 mod run;
 #[path = "command/scale.rs"]
@@ -25,7 +27,7 @@ mod signatures;
 mod usage;
 
 use std::ffi::OsStr;
-use std::process::{Command, Output};
+use std::process::Command;
 
 /// Path of the program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate");
@@ -41,23 +43,23 @@ struct Ran {
 }
 
 fn tidegate<A: AsRef<OsStr>>(arguments: &[A]) -> Ran {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(PROGRAM)
-        .env("XDG_STATE_HOME", STATE)
-        .args(arguments)
-        .output()
-        .expect("the program starts");
-    Ran {
-        code: status.code(),
-        out: String::from_utf8(stdout).expect("it prints UTF-8"),
-        err: String::from_utf8(stderr).expect("it prints UTF-8"),
-    }
+    let mut command = Command::new(PROGRAM);
+    command.env("XDG_STATE_HOME", STATE).args(arguments);
+    Ran::of(command)
 }
 
 impl Ran {
+    /// Runs the program to its end.
+    fn of(mut command: Command) -> Self {
+        let output = command.output().expect("the program starts");
+        let text = |bytes| String::from_utf8(bytes).expect("it prints UTF-8");
+        Self {
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+
     /// Asserts success and gives what was printed.
     #[track_caller]
     fn ok(self) -> String {

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use crate::examples;
 use crate::modules::{self, Toolchain};
-use crate::process::{cargo, run as run_command, run_and_watch};
+use crate::process::{apt_install, cargo, exists, run as run_command, run_and_watch};
 use crate::python;
 use crate::workspace::{Profile, Workspace};
 
@@ -36,6 +36,7 @@ pub(crate) fn run_all(workspace: &Workspace, data: Option<&Path>) -> Result<()> 
 fn prepare(workspace: &Workspace) -> Result<()> {
     python::install(workspace)?;
     python::references(workspace)?;
+    install_servers()?;
     let guests = modules::build(workspace, Toolchain::Auto)?;
     examples::build(workspace)?;
     // Binaries and tests in one go, so that both take the same build of each dependency.
@@ -43,6 +44,16 @@ fn prepare(workspace: &Workspace) -> Result<()> {
     run_command(build.args(["build", "--workspace", "--bins", "--tests"]))?;
     modules::pack(workspace, Profile::Dev, &guests)?;
     examples::pack(workspace, Profile::Dev)
+}
+
+/// Installs the servers of others that the tests run against.
+fn install_servers() -> Result<()> {
+    for (program, package) in [("docker-registry", "docker-registry"), ("curl", "curl")] {
+        if !exists(program) {
+            apt_install(&[package])?;
+        }
+    }
+    Ok(())
 }
 
 fn run_tests(workspace: &Workspace, data: Option<&Path>, rest: &[String]) -> Result<()> {

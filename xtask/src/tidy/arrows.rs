@@ -74,6 +74,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus-client", &["edge-agent", "cloud-relay"]),
     ("quinn", &["edge-agent", "cloud-relay", "tests"]),
     ("rcgen", &["identity"]),
+    ("reqwest", &["registry"]),
     ("rustls", &["identity", "registry", "tests"]),
     (
         "tokio",
