@@ -4,9 +4,11 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use tidegate_daemon::state::StateConfig;
+use tidegate_registry::signature::{VerifyError, verify};
 use tidegate_registry::{ModuleStore, ParseReferenceError, Reference, TransferError};
 use tidegate_store::FolderError;
 
+use crate::keys::{self, ReadKeyError};
 use crate::registry::{RegistryArgs, Shown, tell};
 
 /// Get a module from a registry, and print the reference that pins it.
@@ -21,6 +23,10 @@ pub(crate) struct Args {
     /// Write the module here too; replaced if it is there.
     #[arg(short, long, value_name = "OUT.wasm")]
     out: Option<PathBuf>,
+    /// Take the module only if this public key signed all of it: a file, or the line `ssh-ed25519 ...` itself.
+    /// Of several, one is enough.
+    #[arg(short, long = "key", value_name = "KEY.pub")]
+    keys: Vec<String>,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -31,6 +37,17 @@ pub(crate) enum PullError {
     /// The reference is none.
     #[error(transparent)]
     Reference(#[from] ParseReferenceError),
+    /// A key cannot be used.
+    #[error("cannot verify")]
+    Key(#[from] ReadKeyError),
+    /// The signatures are missing, malformed, or by others.
+    #[error("{reference} is not verified, and not written")]
+    Verify {
+        /// Which module.
+        reference: Reference,
+        /// Why not.
+        source: VerifyError,
+    },
     /// There is no state folder, and nowhere else to put it.
     #[error(
         "there is no state folder to keep the module in; name a file with --out, or set STATE_DIRECTORY"
@@ -73,7 +90,9 @@ impl PullError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Reference(_) | Self::NoFolder => true,
-            Self::Store(_)
+            Self::Key(_)
+            | Self::Verify { .. }
+            | Self::Store(_)
             | Self::Temporary { .. }
             | Self::Pull { .. }
             | Self::Write { .. }
@@ -88,6 +107,11 @@ pub(crate) async fn run(args: Args) -> Result<(), PullError> {
         reference: reference.clone(),
         source,
     };
+    let keys: Vec<_> = args
+        .keys
+        .iter()
+        .map(|key| keys::public(key))
+        .collect::<Result<_, _>>()?;
     let registries = args.registry.registries().map_err(pull_error)?;
     let (store, _temporary) = open_store(args.out.as_deref())?;
     let version = registries
@@ -99,6 +123,14 @@ pub(crate) async fn run(args: Args) -> Result<(), PullError> {
     let fetched = registries.fetch(&reference, &version, &store, &watch).await;
     let module = fetched.map_err(pull_error)?;
     drop(shown);
+    if !keys.is_empty() {
+        let verified =
+            verify(module.bytes(), None, &keys).and_then(|report| report.require(1).map(|_| ()));
+        verified.map_err(|source| PullError::Verify {
+            reference: reference.clone(),
+            source,
+        })?;
+    }
     if let Some(out) = &args.out {
         let written = tidegate_store::write_whole(out, module.bytes());
         written.map_err(|source| PullError::Write {

@@ -148,3 +148,36 @@ fn what_cannot_be_is_a_clear_error() {
     run(&["pull", "https://localhost/face:1"]).fails(64, &["not of the form"]);
     run(&["pull", "localhost:1/face:1", "--ca", "text"]).fails(1, &["certificates"]);
 }
+
+#[test]
+fn a_key_takes_what_it_signed_and_nothing_else() {
+    let registry = DockerRegistry::start();
+    let (author, user) = (home(), home());
+    for name in ["author", "stranger"] {
+        at_home(author.path(), &["keygen", "--out", name]).ok();
+        let public = format!("{name}.pub");
+        std::fs::copy(author.path().join(&public), user.path().join(&public)).unwrap();
+    }
+    let reference = |tag: &str| format!("{}/face:{tag}", registry.address());
+    at_home(
+        author.path(),
+        &["publish", "m.wasm", &reference("unsigned")],
+    )
+    .ok();
+    at_home(author.path(), &["sign", "m.wasm", "--key", "author.key"]).ok();
+    at_home(author.path(), &["publish", "m.wasm", &reference("signed")]).ok();
+    let pull = |tag: &str, key: &str| {
+        let reference = reference(tag);
+        at_home(
+            user.path(),
+            &["pull", &reference, "-o", "out.wasm", "--key", key],
+        )
+    };
+    pull("unsigned", "author.pub").fails(1, &["unsigned is not verified"]);
+    pull("signed", "stranger.pub").fails(1, &["signed is not verified"]);
+    pull("signed", "none.pub").fails(1, &["none.pub"]);
+    assert!(!user.path().join("out.wasm").exists());
+    pull("signed", "author.pub").ok();
+    let module = std::fs::read(author.path().join("m.wasm")).unwrap();
+    assert_eq!(std::fs::read(user.path().join("out.wasm")).unwrap(), module);
+}
