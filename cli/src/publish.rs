@@ -53,9 +53,9 @@ pub(crate) enum PublishError {
     #[error("cannot publish to {reference}")]
     Publish {
         /// Where to.
-        reference: Reference,
+        reference: String,
         /// The cause.
-        source: TransferError,
+        source: Box<TransferError>,
     },
     /// Standard output is closed or full.
     #[error("cannot write to standard output")]
@@ -67,7 +67,7 @@ impl PublishError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Reference(_) | Self::Annotation(_) => true,
-            Self::Publish { source, .. } => matches!(source, TransferError::NoTag(_)),
+            Self::Publish { source, .. } => matches!(**source, TransferError::NoTag(_)),
             Self::Read { .. } | Self::TooLarge(_) | Self::Print(_) => false,
         }
     }
@@ -87,8 +87,8 @@ pub(crate) async fn run(args: Args) -> Result<(), PublishError> {
     let mut annotations = describe(&wasm);
     annotations.extend(given);
     let publish_error = |source| PublishError::Publish {
-        reference: reference.clone(),
-        source,
+        reference: reference.to_string(),
+        source: Box::new(source),
     };
     let registries = args.registry.registries().map_err(publish_error)?;
     let shown = Shown::new("publishing");

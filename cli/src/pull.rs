@@ -44,7 +44,7 @@ pub(crate) enum PullError {
     #[error("{reference} is not verified, and not written")]
     Verify {
         /// Which module.
-        reference: Reference,
+        reference: String,
         /// Why not.
         source: VerifyError,
     },
@@ -68,9 +68,9 @@ pub(crate) enum PullError {
     #[error("cannot pull {reference}")]
     Pull {
         /// Which module.
-        reference: Reference,
+        reference: String,
         /// The cause.
-        source: TransferError,
+        source: Box<TransferError>,
     },
     /// The file cannot be written.
     #[error("cannot write {path}")]
@@ -104,8 +104,8 @@ impl PullError {
 pub(crate) async fn run(args: Args) -> Result<(), PullError> {
     let reference: Reference = args.reference.parse()?;
     let pull_error = |source| PullError::Pull {
-        reference: reference.clone(),
-        source,
+        reference: reference.to_string(),
+        source: Box::new(source),
     };
     let keys: Vec<_> = args
         .keys
@@ -127,7 +127,7 @@ pub(crate) async fn run(args: Args) -> Result<(), PullError> {
         let verified =
             verify(module.bytes(), None, &keys).and_then(|report| report.require(1).map(|_| ()));
         verified.map_err(|source| PullError::Verify {
-            reference: reference.clone(),
+            reference: reference.to_string(),
             source,
         })?;
     }
