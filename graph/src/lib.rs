@@ -268,14 +268,15 @@ fn decode(onnx: &[u8]) -> Result<ModelProto, GraphError> {
     if onnx.len() > ONNX_BYTES_MAX {
         return Err(GraphError::TooLarge);
     }
-    let proto = ModelProto::decode(onnx).map_err(|source| GraphError::NotOnnx { source })?;
-    let graph = proto.graph.as_ref().ok_or(GraphError::NoGraph)?;
+    let mut proto = ModelProto::decode(onnx).map_err(|source| GraphError::NotOnnx { source })?;
+    let graph = proto.graph.as_mut().ok_or(GraphError::NoGraph)?;
     let got = graph.node.len();
     if got > NODES_MAX {
         return Err(GraphError::Nodes { got });
     }
     external::check(graph)?;
     describe::check_axis_names(graph)?;
+    ops::pass_zip_maps(graph);
     Ok(proto)
 }
 

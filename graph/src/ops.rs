@@ -13,6 +13,8 @@ mod size;
 
 use tract_onnx::model::OnnxOpRegister;
 
+pub(crate) use self::ml::zip_map::pass_through as pass_zip_maps;
+
 /// Adds our operators to the engine's. One of the same name takes the engine's place.
 pub(crate) fn register(operators: &mut OnnxOpRegister) {
     batch_norm::register(operators);

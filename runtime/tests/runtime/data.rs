@@ -13,9 +13,13 @@ use tidegate_runtime::Runtime;
 use crate::fixture::{as_floats, budget, packed, runtime};
 
 /// The models that are compared.
-const MODELS: [&str; 14] = [
+const MODELS: [&str; 18] = [
     "blazeface_front",
+    "credit_gbt",
+    "credit_logit",
+    "credit_mlp",
     "credit_mlp_core",
+    "credit_rf",
     "digits_mobilenetv2_035",
     "light_resnet50",
     "light_shufflenet",
@@ -85,6 +89,12 @@ const ABSOLUTE: f32 = 1e-5;
 fn close(got: &Tensor, wanted: &Tensor) -> Result<(), String> {
     if got.shape() != wanted.shape() {
         return Err(format!("{got:?} is not {wanted:?}"));
+    }
+    if wanted.dtype() != Dtype::Fp32 {
+        return match got.dtype() == wanted.dtype() && got.data() == wanted.data() {
+            true => Ok(()),
+            false => Err(format!("{:?} is not {:?}", got.data(), wanted.data())),
+        };
     }
     let (got, wanted) = (as_floats(got), as_floats(wanted));
     for (index, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
