@@ -9,12 +9,14 @@ use crate::process::{apt_install, run};
 use crate::workspace::Workspace;
 
 /// What the tests import. The versions are those that the tests were written against.
-const REQUIREMENTS: [&str; 5] = [
+const REQUIREMENTS: [&str; 7] = [
     "tritonclient[http]==2.73.0",
     "numpy<3",
     "onnx==1.23.2",
     "onnxruntime==1.32.0",
     "componentize-py==0.25.1",
+    "scikit-learn==1.9.1",
+    "skl2onnx==1.20.0",
 ];
 
 /// Makes `target/venv` with everything in it, unless it is there and whole.
