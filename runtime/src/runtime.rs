@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_graph::{Graph, GraphError, GraphLimits};
-use tidegate_inference::Digest;
+use tidegate_inference::{Digest, Isolation};
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
@@ -79,6 +79,9 @@ pub enum LoadError {
         /// The limit, of the host or of the manifest.
         limit: usize,
     },
+    /// Its graphs have to run in the sandbox, which this runtime cannot do.
+    #[error("the module has to run in strict isolation, which is not available here")]
+    Isolation,
     /// A graph cannot be prepared.
     #[error("graph {name:?} cannot be used")]
     Graph {
@@ -165,6 +168,19 @@ impl Runtime {
     /// Reads a module file at a path, bounded, then prepares it as [`Runtime::load`] does.
     pub fn load_file(&self, path: &Path) -> Result<Arc<Model>, LoadError> {
         self.prepare(ModuleFile::read(path)?)
+    }
+
+    /// Prepares a module that was read before, at least as isolated as `isolation` says. What its
+    /// manifest asks for holds if that is more.
+    pub fn load_module(
+        &self,
+        module: ModuleFile,
+        isolation: Isolation,
+    ) -> Result<Arc<Model>, LoadError> {
+        match isolation.max(module.manifest().isolation) {
+            Isolation::Host => self.prepare(module),
+            Isolation::Strict => Err(LoadError::Isolation),
+        }
     }
 
     fn prepare(&self, module: ModuleFile) -> Result<Arc<Model>, LoadError> {
