@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::http::ServerUrl;
 use crate::span;
-pub(crate) use template::{RelayTemplate, TemplateError};
+pub(crate) use template::{RelayTemplate, TemplateError, Unsigned};
 
 /// Most agents polled, so that one round of polls fits its period.
 pub(crate) const AGENTS_MAX: usize = 64;
@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Requests that one relay runs at once [default: what --relay-config says, else 1].
     #[arg(long, value_name = "N")]
     relay_slots: Option<NonZeroUsize>,
+    /// Let the relays run modules that nobody signed [default: what --relay-config says, else not].
+    #[arg(long)]
+    allow_unsigned: bool,
     /// How long demand must stay low before a relay is stopped.
     #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = span::seconds)]
     dwell: Duration,
@@ -142,10 +145,15 @@ fn log_to_stderr() {
 }
 
 fn config(args: Args) -> Result<ScalerConfig, ScaleError> {
+    let unsigned = match args.allow_unsigned {
+        true => Unsigned::Allowed,
+        false => Unsigned::AsWritten,
+    };
     let relay = RelayTemplate::read(
         args.relay_config.as_deref(),
         args.certs.as_deref(),
         args.relay_slots,
+        unsigned,
     )
     .map_err(ScaleError::Template)?;
     Ok(ScalerConfig {

@@ -19,6 +19,7 @@ use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{self, ConfigError};
 use tidegate_daemon::state::StateConfig;
 use tidegate_identity::IdentityFiles;
+use tidegate_registry::trust::TrustPolicy;
 use tidegate_runtime::Vetting;
 
 /// What a relay serves, where, and within which bounds.
@@ -34,6 +35,8 @@ pub struct Config {
     pub identity: IdentityFiles,
     /// Modules to have ready before the first agent offers them.
     pub modules: Vec<PathBuf>,
+    /// Whose modules may run, those of `modules` and those that agents offer.
+    pub trust: TrustPolicy,
     /// Where compiled code is kept.
     pub state: StateConfig,
     /// The child process that prepares each graph first; it is this program, which has to begin with

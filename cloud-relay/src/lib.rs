@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 pub use accept::BindError;
 pub use config::Config;
 pub use daemon::run;
-pub use store::PreloadError;
+pub use store::{AdmitError, PreloadError};
 pub use tidegate_runtime::vet::vet_graph_if_asked;
 
 use accept::Terms;
@@ -102,7 +102,12 @@ pub async fn start(config: Config) -> Result<Relay, StartError> {
     let slots = config.slots;
     let slots = Slots::new(slots, config.queue_len_max)
         .map_err(|source| StartError::Slots { slots, source })?;
-    let store = Store::new(runtime, config.module_bytes_max, config.store_bytes_max);
+    let store = Store::new(
+        runtime,
+        config.trust,
+        config.module_bytes_max,
+        config.store_bytes_max,
+    );
     let store = Arc::new(store);
     for path in &config.modules {
         let preloaded = Arc::clone(&store).preload(path.clone()).await;

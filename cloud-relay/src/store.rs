@@ -7,7 +7,8 @@
 //!
 //! Any number of connections may offer the same module: one fetches it while the others wait, and
 //! where that one fails the next takes over. Bytes are hashed and loaded on the blocking pool, one
-//! module at a time, and only when they are what their digest says. The bound counts module files;
+//! module at a time, and only when they are what their digest says and the relay's own policy trusts who
+//! made them: an agent that trusts everybody cannot make a relay do so. The bound counts module files;
 //! what preparing them takes on top is proportional, some two to three times as much.
 
 use std::collections::HashMap;
@@ -16,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tidegate_inference::Digest;
-use tidegate_runtime::{Model, Runtime};
+use tidegate_registry::trust::{TrustError, TrustPolicy};
+use tidegate_runtime::{LoadError, Model, ModuleError, ModuleFile, Runtime};
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
 /// What makes two offers the same.
@@ -67,14 +69,34 @@ pub(crate) enum FillError<E: std::error::Error + 'static> {
     },
 }
 
+/// Why a module does not run here.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// It is no module.
+    #[error("not a model module")]
+    Parse(#[from] ModuleError),
+    /// Nobody who is trusted with its name made it.
+    #[error("the module is not trusted")]
+    Trust(#[from] TrustError),
+    /// It is not a module that this relay can run.
+    #[error("the module cannot be loaded")]
+    Load(#[source] Box<LoadError>),
+}
+
 /// Why a module of the configuration cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum PreloadError {
-    /// It is not a module that this relay can run.
-    #[error("the file was refused")]
-    Load {
+    /// It cannot be read.
+    #[error("the file cannot be read")]
+    Read {
         /// Why.
-        source: tidegate_runtime::LoadError,
+        source: ModuleError,
+    },
+    /// It is not a module that this relay may or can run.
+    #[error("the file was refused")]
+    Admit {
+        /// Why.
+        source: AdmitError,
     },
     /// Loading it panicked.
     #[error("loading it panicked")]
@@ -93,13 +115,31 @@ pub enum PreloadError {
 /// Bounded, shared, and emptied only where room is wanted.
 #[derive(Debug)]
 pub(crate) struct Store {
-    runtime: Arc<Runtime>,
+    gate: Arc<Gate>,
     module_bytes_max: u64,
     bytes_max: u64,
     entries: Mutex<Entries>,
     /// Told whenever an entry may have become evictable.
     pub(crate) released: Notify,
     loading: Arc<Semaphore>,
+}
+
+/// What makes a model of a module, if it may.
+#[derive(Debug)]
+struct Gate {
+    runtime: Arc<Runtime>,
+    trust: TrustPolicy,
+}
+
+impl Gate {
+    /// Checks who made it, then prepares it: seconds of CPU.
+    fn admit(&self, module: ModuleFile) -> Result<Arc<Model>, AdmitError> {
+        let manifest = module.manifest();
+        let (name, version) = (&manifest.name, &manifest.version);
+        let trusted = self.trust.check(name, version, module.file())?;
+        let loaded = self.runtime.load_module(module, trusted.isolation);
+        loaded.map_err(|error| AdmitError::Load(Box::new(error)))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -123,9 +163,14 @@ struct Entry {
 }
 
 impl Store {
-    pub(crate) fn new(runtime: Arc<Runtime>, module_bytes_max: u64, bytes_max: u64) -> Self {
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        trust: TrustPolicy,
+        module_bytes_max: u64,
+        bytes_max: u64,
+    ) -> Self {
         Self {
-            runtime,
+            gate: Arc::new(Gate { runtime, trust }),
             module_bytes_max,
             bytes_max,
             entries: Mutex::default(),
@@ -146,11 +191,15 @@ impl Store {
 
     /// Reads, checks and loads a module file, and keeps it for good.
     pub(crate) async fn preload(self: Arc<Self>, path: PathBuf) -> Result<(), PreloadError> {
-        let runtime = Arc::clone(&self.runtime);
-        let loaded = tokio::task::spawn_blocking(move || runtime.load_file(&path)).await;
-        let model = loaded
-            .map_err(|panicked| PreloadError::Panic { source: panicked })?
-            .map_err(|source| PreloadError::Load { source })?;
+        let gate = Arc::clone(&self.gate);
+        let loading = tokio::task::spawn_blocking(move || {
+            let module = ModuleFile::read(&path).map_err(|source| PreloadError::Read { source })?;
+            let admitted = gate.admit(module);
+            admitted.map_err(|source| PreloadError::Admit { source })
+        });
+        let model = loading
+            .await
+            .map_err(|panicked| PreloadError::Panic { source: panicked })??;
         let key = ModuleKey {
             digest: model.digest(),
             len: u64::try_from(model.file().len()).expect("usize is at most 64 bits"),
@@ -279,7 +328,7 @@ impl Lease {
     ) -> Result<Result<Arc<Model>, String>, FillError<E>> {
         let permit = Arc::clone(&self.store.loading).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        let runtime = Arc::clone(&self.store.runtime);
+        let gate = Arc::clone(&self.store.gate);
         let wanted = self.key.digest;
         let load = tokio::task::spawn_blocking(move || {
             // Held by the thread: it goes on when the connection that asked for it is gone.
@@ -288,7 +337,9 @@ impl Lease {
             if got != wanted {
                 return Err(got);
             }
-            Ok(runtime.load(file).map_err(|error| chain(&error)))
+            let parsed = ModuleFile::parse(file).map_err(AdmitError::from);
+            let admitted = parsed.and_then(|module| gate.admit(module));
+            Ok(admitted.map_err(|error| chain(&error)))
         });
         match load.await {
             Ok(Ok(loaded)) => Ok(loaded),

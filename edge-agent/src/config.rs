@@ -9,6 +9,7 @@ mod arrivals;
 mod raw;
 mod relay_address;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{self, ConfigError};
 use tidegate_daemon::state::StateConfig;
 use tidegate_identity::IdentityFiles;
+use tidegate_registry::trust::TrustPolicy;
 use tidegate_runtime::Vetting;
 
 pub use arrivals::{ARRIVALS_BYTES_MAX, ArrivalsError};
@@ -36,8 +38,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// A Unix socket that serves the same, mode 0660.
     pub unix_socket: Option<PathBuf>,
-    /// The module files to serve, at least one and at most [`tidegate_wire::MODULES_MAX`].
-    pub modules: Vec<PathBuf>,
+    /// The modules to serve, at least one and at most [`tidegate_wire::MODULES_MAX`].
+    pub modules: Vec<Module>,
+    /// Whose modules may run.
+    pub trust: TrustPolicy,
     /// Where compiled code and fetched modules are kept.
     pub state: StateConfig,
     /// The child process that prepares each graph first; it is this program, which has to begin with
@@ -68,6 +72,24 @@ pub struct Config {
     pub rollout: Rollout,
     /// Where the excess may go; without it every request runs here.
     pub relays: Option<Relays>,
+}
+
+/// Where a module comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Module {
+    /// A file on this machine.
+    File(PathBuf),
+    /// A reference to a registry, `oci://host/name:tag` or `oci://host/name@sha256:DIGEST`.
+    Registry(String),
+}
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Registry(reference) => f.write_str(reference),
+        }
+    }
 }
 
 /// When new versions are looked for, and how carefully they come in.

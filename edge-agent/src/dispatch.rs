@@ -27,6 +27,7 @@ use crate::brain::Brain;
 use crate::burst::Burst;
 use crate::metrics::Metrics;
 use crate::models::{Models, Pin, Served};
+use crate::supply::Memory;
 
 /// What answers requests: the agent without its listeners and loops.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Service {
     pub(crate) models: Models,
     /// Where each model's module comes from, as the configuration says it.
     pub(crate) sources: Vec<String>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) brain: Brain,
     pub(crate) slots: Arc<Slots>,
     pub(crate) burst: Option<Burst>,
@@ -105,8 +107,12 @@ impl Infer for Service {
         versions
     }
 
+    fn takes_requests(&self) -> bool {
+        !self.admission.is_draining()
+    }
+
     fn is_ready(&self) -> bool {
-        !self.admission.is_draining() && self.models.empty_seats() == 0
+        self.takes_requests() && self.models.empty_seats() == 0
     }
 }
 

@@ -16,18 +16,18 @@ mod control_loop;
 mod daemon;
 mod dispatch;
 mod http;
+mod load;
 mod metrics;
 mod models;
 mod rollouts;
 mod sensors;
+mod start_error;
 mod supply;
 
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -35,7 +35,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt;
 use tidegate_control::ModelIndex;
 use tidegate_open_inference::Limits;
-use tidegate_runtime::{CacheConfig, Runtime, RuntimeConfig, SLOTS_MAX, Slots};
+use tidegate_runtime::Slots;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -43,7 +43,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
 pub use crate::daemon::run;
-pub use crate::supply::PrepareError;
+pub use crate::start_error::StartError;
+pub use crate::supply::{LookError, PrepareError};
 pub use tidegate_runtime::vet::vet_graph_if_asked;
 
 use crate::admission::Admission;
@@ -53,80 +54,13 @@ use crate::config::Relays;
 use crate::dispatch::Service;
 use crate::metrics::Metrics;
 use crate::models::Models;
-use crate::supply::{Supply, WatchedFile, Workshop};
+use crate::supply::{Memory, Supply};
 
 /// Most events of relays that wait for the controller; a link that has more to say waits.
 const EVENTS_MAX: usize = 1024;
 
 /// What the links may take to close when nothing is in flight on them any more.
 const LINKS_CLOSE_MAX: Duration = Duration::from_secs(1);
-
-/// Why an agent could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The port cannot be listened on.
-    #[error("failed to listen on {address}")]
-    Listen {
-        /// The address of the configuration.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The Unix socket cannot be listened on.
-    #[error("failed to listen on the Unix socket {}", path.display())]
-    ListenUnix {
-        /// The path of the configuration.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The engine that runs modules did not start.
-    #[error("failed to start the WebAssembly engine")]
-    Runtime {
-        /// Why.
-        source: tidegate_runtime::StartError,
-    },
-    /// A module file cannot be read.
-    #[error("failed to read module {}", path.display())]
-    ReadModule {
-        /// The module file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A module was refused.
-    #[error("failed to load module {}", path.display())]
-    LoadModule {
-        /// The module file.
-        path: PathBuf,
-        /// Why.
-        source: Box<PrepareError>,
-    },
-    /// Two modules have the same model name.
-    #[error("modules {} and {} are both named {name:?}", first.display(), second.display())]
-    SameName {
-        /// The name.
-        name: String,
-        /// The module listed first.
-        first: PathBuf,
-        /// The module listed later.
-        second: PathBuf,
-    },
-    /// The worker threads did not start.
-    #[error("failed to start {slots} worker threads")]
-    Slots {
-        /// How many were wanted.
-        slots: usize,
-        /// Why.
-        source: io::Error,
-    },
-    /// The links to relays could not be set up.
-    #[error("failed to set up the links to relays")]
-    Burst {
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
 
 /// A running agent. Dropping it aborts every task that it started, and with them every request.
 #[derive(Debug)]
@@ -175,8 +109,13 @@ pub async fn start(config: Config) -> Result<Agent, StartError> {
         })
         .transpose()?;
 
-    let (models, workshop, files) = load(&config).await?;
-    let (service, events) = service(&config, models)?;
+    let load::Loaded {
+        models,
+        memory,
+        workshop,
+        origins,
+    } = load::load(&config).await?;
+    let (service, events) = service(&config, models, memory)?;
     let mut loops = JoinSet::new();
     loops.spawn(control_loop::listen(Arc::clone(&service), events));
     let probability = config.policy.reserve_quantile();
@@ -187,10 +126,13 @@ pub async fn start(config: Config) -> Result<Agent, StartError> {
         workshop,
         poll: config.rollout.poll,
     });
-    for (index, file) in files.into_iter().enumerate() {
+    for (index, origin) in origins.into_iter().enumerate() {
         let index = ModelIndex(index);
-        service.show_versions(index);
-        loops.spawn(supply::follow(Arc::clone(&supply), index, file));
+        if !service.models.live(index).is_empty() {
+            service.proved(index).await;
+            service.show_versions(index);
+        }
+        loops.spawn(supply::follow(Arc::clone(&supply), index, origin));
     }
 
     let limits = Limits {
@@ -219,64 +161,11 @@ pub async fn start(config: Config) -> Result<Agent, StartError> {
     })
 }
 
-/// Loads every module, in the order of the configuration.
-async fn load(config: &Config) -> Result<(Models, Arc<Workshop>, Vec<WatchedFile>), StartError> {
-    // One more than the slots, for what the workshop runs.
-    let instances = (config.policy.slots + 1).min(SLOTS_MAX);
-    let (state, vetting) = (config.state.clone(), config.vetting.clone());
-    let starting = tokio::task::spawn_blocking(move || {
-        let cache = state.open().map(|folder| CacheConfig {
-            folder: folder.path().to_owned(),
-            bytes_max: folder.code_bytes_max(),
-        });
-        Runtime::start(RuntimeConfig {
-            cache,
-            vetting,
-            ..RuntimeConfig::new(instances)
-        })
-    });
-    let runtime = starting
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-        .map_err(|source| StartError::Runtime { source })?;
-    let workshop = Arc::new(Workshop::new(runtime));
-    let models = Models::new(config.rollout.policy, config.modules.len());
-    let mut files = Vec::with_capacity(config.modules.len());
-    for (index, path) in config.modules.iter().enumerate() {
-        let path = || path.clone();
-        let mut file = WatchedFile::new(path());
-        let bytes = file.look().await.map_err(|source| {
-            let path = path();
-            StartError::ReadModule { path, source }
-        })?;
-        // Of a file that was never looked at, everything is new.
-        let bytes = bytes.unwrap_or_default();
-        let model = workshop.prepare(bytes).await.map_err(|source| {
-            let (path, source) = (path(), Box::new(source));
-            StartError::LoadModule { path, source }
-        })?;
-        let manifest = model.manifest();
-        tracing::info!(
-            model = manifest.name,
-            version = manifest.version,
-            digest = %model.digest(),
-            "model loaded"
-        );
-        let installed = models.install(ModelIndex(index), model, []);
-        installed.map_err(|taken| StartError::SameName {
-            name: taken.name,
-            first: config.modules[taken.first.0].clone(),
-            second: path(),
-        })?;
-        files.push(file);
-    }
-    Ok((models, workshop, files))
-}
-
 /// Starts the slots and the links to relays.
 fn service(
     config: &Config,
     models: Models,
+    memory: Arc<Memory>,
 ) -> Result<(Arc<Service>, mpsc::Receiver<RelayEvent>), StartError> {
     let slots = config.policy.slots;
     let (events_in, events) = mpsc::channel(EVENTS_MAX);
@@ -285,11 +174,11 @@ fn service(
         Some(relays) => Some(start_burst(config, relays, &models, events_in)?),
         None => None,
     };
-    let source = |path: &PathBuf| path.display().to_string();
     let service = Service {
         admission: Admission::new(config.requests_max),
         brain,
-        sources: config.modules.iter().map(source).collect(),
+        sources: config.modules.iter().map(ToString::to_string).collect(),
+        memory,
         models,
         slots: Slots::new(slots, config.queue_len_max)
             .map_err(|source| StartError::Slots { slots, source })?,

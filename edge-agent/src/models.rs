@@ -14,20 +14,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidegate_control::rollout::{BeginError, Ran, Rollout, RolloutPolicy, Stage, Turn};
 use tidegate_control::{ModelIndex, Time};
 use tidegate_inference::{Digest, Failure, FailureKind, ModelMetadata};
+use tidegate_registry::KeptModule;
 use tidegate_runtime::Model;
 use tokio::time::Instant;
 
 pub(crate) use self::trial::Trial;
 use crate::admission::RETRY_AFTER;
+use crate::supply::Prepared;
 
 /// One version of a model, ready to run.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) index: ModelIndex,
     pub(crate) model: Arc<Model>,
+    #[expect(
+        dead_code,
+        reason = "held for what its drop releases: the file in the store"
+    )]
+    pub(crate) kept: Option<KeptModule>,
 }
 
 impl Served {
+    fn new(index: ModelIndex, prepared: Prepared) -> Arc<Self> {
+        let Prepared { model, kept } = prepared;
+        Arc::new(Self { index, model, kept })
+    }
+
     pub(crate) fn metadata(&self) -> &ModelMetadata {
         self.model.metadata()
     }
@@ -139,10 +151,10 @@ impl Models {
     pub(crate) fn install(
         &self,
         index: ModelIndex,
-        model: Arc<Model>,
+        prepared: Prepared,
         refused: impl IntoIterator<Item = Digest>,
     ) -> Result<(), NameTaken> {
-        let name: Arc<str> = model.metadata().name.as_str().into();
+        let name: Arc<str> = prepared.model.metadata().name.as_str().into();
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(first) = by_name.get(&name).filter(|first| **first != index) {
             return Err(NameTaken {
@@ -151,9 +163,9 @@ impl Models {
             });
         }
         by_name.insert(name, index);
-        let rollout = Rollout::new(self.policy, model.digest(), refused);
+        let rollout = Rollout::new(self.policy, prepared.model.digest(), refused);
         *lock(&self.seats[index.0]) = Some(Seat {
-            current: Arc::new(Served { index, model }),
+            current: Served::new(index, prepared),
             beside: None,
             rollout,
             turned: Vec::new(),
@@ -162,14 +174,14 @@ impl Models {
     }
 
     /// Begins the rollout of a new version into a seat that has one.
-    pub(crate) fn follow(&self, index: ModelIndex, model: Arc<Model>) -> Result<(), FollowError> {
+    pub(crate) fn follow(&self, index: ModelIndex, prepared: Prepared) -> Result<(), FollowError> {
         let now = self.now();
         let mut seat = lock(&self.seats[index.0]);
         let Some(seat) = seat.as_mut() else {
             debug_assert!(false, "only a seat that has a version is followed");
             return Ok(());
         };
-        let (old, new) = (seat.current.metadata(), model.metadata());
+        let (old, new) = (seat.current.metadata(), prepared.model.metadata());
         if new.name != old.name {
             return Err(FollowError::Name {
                 new: new.name.clone(),
@@ -184,8 +196,8 @@ impl Models {
                 return Err(FollowError::Interface { what });
             }
         }
-        seat.rollout.begin(now, model.digest())?;
-        seat.beside = Some(Arc::new(Served { index, model }));
+        seat.rollout.begin(now, prepared.model.digest())?;
+        seat.beside = Some(Served::new(index, prepared));
         Ok(())
     }
 
@@ -315,6 +327,14 @@ impl Models {
             share,
         });
         std::iter::once(current).chain(beside).collect()
+    }
+
+    /// The digests that were rolled back in a seat, oldest first.
+    pub(crate) fn refused(&self, index: ModelIndex) -> Vec<Digest> {
+        let seat = lock(&self.seats[index.0]);
+        seat.iter()
+            .flat_map(|seat| seat.rollout.refused())
+            .collect()
     }
 
     /// The seat of the model of this name.

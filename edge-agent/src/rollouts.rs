@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use tidegate_control::ModelIndex;
 use tidegate_control::rollout::{Figures, Turn};
+use tidegate_inference::ModelMetadata;
+use tidegate_registry::Source;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::dispatch::Service;
 use crate::models::Turned;
+use crate::supply::{Memory, RememberError};
 
 /// How often turns are looked for. The requests follow a switch at once; relays hear of it so late.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -23,6 +26,7 @@ pub(crate) async fn run(service: Arc<Service>) {
         ticks.tick().await;
         for turned in service.models.tick() {
             conclude(&service, &turned);
+            service.learn(&turned).await;
         }
     }
 }
@@ -93,6 +97,36 @@ fn conclude(service: &Service, turned: &Turned) {
 }
 
 impl Service {
+    /// Remembers what a turn proved.
+    async fn learn(self: &Arc<Self>, turned: &Turned) {
+        match turned.turn {
+            // It may still go back, and the agent then has to start from the old one.
+            Turn::Promoted { .. } => {}
+            Turn::Settled { .. } => self.proved(turned.model).await,
+            Turn::RolledBack { .. } => {
+                let source = self.sources[turned.model.0].clone();
+                let refused = self.models.refused(turned.model);
+                remember(self, move |memory| memory.refused(&source, refused)).await;
+            }
+        }
+    }
+
+    /// Remembers what a seat serves as proved.
+    pub(crate) async fn proved(self: &Arc<Self>, index: ModelIndex) {
+        let Some(current) = self.models.live(index).into_iter().next() else {
+            return;
+        };
+        let source = self.sources[index.0].clone();
+        remember(self, move |memory| {
+            let served = &current.served;
+            let ModelMetadata { name, version, .. } = served.metadata();
+            let is_file = !Source::is_reference(&source);
+            let copy = is_file.then(|| &served.model.file()[..]);
+            memory.proved(&source, served.digest(), (name, version), copy)
+        })
+        .await;
+    }
+
     /// Offers relays the versions that are current.
     pub(crate) fn offer_to_relays(&self) {
         if let Some(burst) = &self.burst
@@ -106,5 +140,20 @@ impl Service {
     /// Shows which versions of a model are live.
     pub(crate) fn show_versions(&self, index: ModelIndex) {
         self.metrics.versions(&self.models.live(index));
+    }
+}
+
+async fn remember(
+    service: &Service,
+    what: impl FnOnce(&Memory) -> Result<(), RememberError> + Send + 'static,
+) {
+    let memory = Arc::clone(&service.memory);
+    let writing = tokio::task::spawn_blocking(move || what(&memory));
+    if let Err(error) = writing.await.expect("writing does not panic") {
+        let error: &dyn std::error::Error = &error;
+        tracing::error!(
+            error,
+            "what was learnt of a version will be forgotten at the next start"
+        );
     }
 }

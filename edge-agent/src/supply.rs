@@ -1,28 +1,35 @@
-//! Brings new versions of modules to the models that are served: look, read, prepare, begin.
+//! Brings modules to the models that are served, and new versions after them.
 //!
 //! Each module of the configuration has a task that looks at where it comes from every
 //! [`Supply::poll`]. What is new there is prepared beside the requests ([`workshop`]) and handed to the
-//! rollout of its model. What cannot be used is said once and left alone until something else is there; the
-//! version that serves goes on serving. Nothing here ends the agent.
+//! rollout of its model. What cannot be used is said once and left alone until something else is there;
+//! the version that serves goes on serving. Nothing here ends the agent.
+//!
+//! Module files are there when the agent starts, or it does not start. A module of a registry is taken
+//! from the store in the version that proved itself last, so that an agent starts in a valley without a
+//! network; where there is none, the agent serves the others, is not ready, and goes on trying.
 
 mod file;
+mod memory;
+mod origin;
 mod workshop;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tidegate_control::ModelIndex;
 use tidegate_control::rollout::BeginError;
 use tidegate_inference::Digest;
 use tokio::time::sleep;
 
-pub(crate) use self::file::WatchedFile;
+pub(crate) use self::memory::{Memory, RememberError, Remembered};
+pub use self::origin::LookError;
+pub(crate) use self::origin::{Fetched, Offer, Origin};
 pub use self::workshop::PrepareError;
-pub(crate) use self::workshop::Workshop;
+pub(crate) use self::workshop::{Pace, Prepared, Workshop};
 use crate::chance::uniform;
 use crate::dispatch::Service;
-use crate::models::FollowError;
+use crate::models::{FollowError, NameTaken};
 
 /// Wait after the first look that failed; it doubles up to [`Supply::poll`].
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -36,100 +43,186 @@ pub(crate) struct Supply {
     pub(crate) poll: Duration,
 }
 
-/// Why a new version does not begin.
+/// Why a version that is there does not begin.
 #[derive(Debug, thiserror::Error)]
 enum OfferError {
+    #[error("failed to fetch the module")]
+    Fetch(#[source] LookError),
     #[error("the module cannot be used")]
     Prepare(#[source] PrepareError),
     #[error("the module cannot follow the version that is served")]
     Follow(#[source] FollowError),
+    #[error("the module cannot be served")]
+    Name(#[source] NameTaken),
 }
 
 /// What became of a version that is there.
 enum Offered {
-    /// Its canary has begun.
-    Begun,
-    /// It serves already, or was rolled back.
-    Known,
+    /// It serves, alone or as a canary; or it did and was rolled back.
+    Settled,
     /// Another one is on its way in: it has to wait.
     Later,
 }
 
-/// Follows one module until it is dropped.
-pub(crate) async fn follow(supply: Arc<Supply>, index: ModelIndex, mut file: WatchedFile) {
-    let name = file.path().display().to_string();
+/// Follows one module until it is dropped, or has what can never change.
+pub(crate) async fn follow(supply: Arc<Supply>, index: ModelIndex, mut origin: Origin) {
     let mut failures = 0_u32;
-    loop {
+    if supply.is_empty(index) {
+        supply.recall(index, &origin).await;
+        if supply.is_empty(index) {
+            supply.look(index, &mut origin, &mut failures).await;
+        }
+    }
+    while !origin.is_pinned() || supply.is_empty(index) {
         sleep(wait(supply.poll, failures, uniform())).await;
-        let look = file.look().await;
-        let bytes = match look {
-            Ok(bytes) => {
-                if failures > 0 {
-                    tracing::info!(module = name, failures, "a module can be looked at again");
+        supply.look(index, &mut origin, &mut failures).await;
+    }
+}
+
+impl Supply {
+    fn is_empty(&self, index: ModelIndex) -> bool {
+        self.service.models.live(index).is_empty()
+    }
+
+    /// Takes the version that proved itself last from the store.
+    async fn recall(&self, index: ModelIndex, origin: &Origin) {
+        let remembered = self.service.memory.of(&origin.to_string());
+        let Some(good) = remembered.good else { return };
+        let Some(fetched) = from_store(&self.service.memory, good).await else {
+            tracing::warn!(module = %origin, digest = %good, "the store has lost a module");
+            return;
+        };
+        if let Err(error) = self.begin(index, fetched).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(module = %origin, error, "the version that served last cannot serve now");
+        }
+    }
+
+    /// Looks once, and brings in what is new.
+    async fn look(&self, index: ModelIndex, origin: &mut Origin, failures: &mut u32) {
+        let offer = match origin.look().await {
+            Ok(offer) => {
+                if *failures > 0 {
+                    tracing::info!(module = %origin, "a module can be looked at again");
                 }
-                failures = 0;
-                supply.service.metrics.polled(&name);
-                bytes
+                *failures = 0;
+                self.service.metrics.polled(&origin.to_string());
+                offer
             }
             Err(error) => {
-                match failures {
-                    0 => tracing::warn!(module = name, %error, "failed to look at a module"),
-                    _ => tracing::debug!(module = name, %error, "failed to look at a module again"),
+                say_failed(origin, &error, *failures);
+                *failures = failures.saturating_add(1);
+                // What the registry said last is better than nothing.
+                match self.is_empty(index) && *failures == 1 {
+                    true => origin.last().await,
+                    false => None,
                 }
-                failures = failures.saturating_add(1);
-                continue;
             }
         };
-        let Some(bytes) = bytes else { continue };
-        match offer(&supply, index, bytes).await {
-            Ok(Offered::Begun | Offered::Known) => {}
-            Ok(Offered::Later) => file.forget(),
-            Err(error) => {
-                supply.service.metrics.rollout_ended(&name, "refused");
+        let Some(offer) = offer else { return };
+        match self.offer(index, origin, offer).await {
+            Ok(Offered::Settled) => {}
+            Ok(Offered::Later) => origin.forget(),
+            Err(OfferError::Fetch(error)) => {
+                *failures = failures.saturating_add(1);
+                origin.forget();
                 let error: &dyn std::error::Error = &error;
-                tracing::error!(
-                    module = name,
-                    error,
-                    "refused a new version, the old one goes on serving"
-                );
+                tracing::warn!(module = %origin, error, "failed to fetch a version, will go on trying");
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                self.service
+                    .metrics
+                    .rollout_ended(&origin.to_string(), "refused");
+                match self.is_empty(index) {
+                    true => {
+                        tracing::error!(module = %origin, error, "refused a module, it is not served")
+                    }
+                    false => tracing::error!(
+                        module = %origin,
+                        error,
+                        "refused a new version, the old one goes on serving"
+                    ),
+                }
             }
         }
     }
-}
 
-/// Prepares a version that is there and begins its canary, unless it is known.
-async fn offer(supply: &Supply, index: ModelIndex, file: Bytes) -> Result<Offered, OfferError> {
-    let models = &supply.service.models;
-    let (digest, file) = digest_of(file).await;
-    match models.may_follow(index, digest) {
-        Ok(()) => {}
-        Err(BeginError::Current) => return Ok(Offered::Known),
-        Err(BeginError::RolledBack) => {
-            tracing::info!(%digest, "a version that was rolled back is still there, leaving it alone");
-            return Ok(Offered::Known);
+    /// Fetches a version and brings it in, unless it is known.
+    async fn offer(
+        &self,
+        index: ModelIndex,
+        origin: &Origin,
+        offer: Offer,
+    ) -> Result<Offered, OfferError> {
+        let digest = offer.digest;
+        match self.service.models.may_follow(index, digest) {
+            Ok(()) => {}
+            Err(BeginError::Current) => return Ok(Offered::Settled),
+            Err(BeginError::RolledBack) => {
+                tracing::info!(module = %origin, %digest, "left alone what was rolled back before");
+                return Ok(Offered::Settled);
+            }
+            Err(BeginError::Busy) => return Ok(Offered::Later),
         }
-        Err(BeginError::Busy) => return Ok(Offered::Later),
+        tracing::info!(module = %origin, %digest, "preparing a new version");
+        let fetched = origin.take(offer).await.map_err(OfferError::Fetch)?;
+        self.begin(index, fetched).await
     }
-    tracing::info!(%digest, len = file.len(), "preparing a new version");
-    let model = supply.workshop.prepare(file).await;
-    let model = model.map_err(OfferError::Prepare)?;
-    match models.follow(index, Arc::clone(&model)) {
-        Ok(()) => {}
-        Err(FollowError::Begin(BeginError::Busy)) => return Ok(Offered::Later),
-        Err(error) => return Err(OfferError::Follow(error)),
+
+    /// Prepares a version, and seats it or begins its canary.
+    async fn begin(&self, index: ModelIndex, fetched: Fetched) -> Result<Offered, OfferError> {
+        let pace = match self.is_empty(index) {
+            true => Pace::Awaited,
+            false => Pace::Beside,
+        };
+        let prepared = self.workshop.prepare(fetched, pace).await;
+        let prepared = prepared.map_err(OfferError::Prepare)?;
+        let models = &self.service.models;
+        let model = Arc::clone(&prepared.model);
+        let (name, version) = (&model.manifest().name, &model.manifest().version);
+        let digest = model.digest();
+        if self.is_empty(index) {
+            let refused = self
+                .service
+                .memory
+                .of(&self.service.sources[index.0])
+                .refused;
+            let installed = models.install(index, prepared, refused);
+            installed.map_err(OfferError::Name)?;
+            tracing::info!(model = name, version, %digest, "model loaded");
+            self.service.proved(index).await;
+            self.service.offer_to_relays();
+        } else {
+            match models.follow(index, prepared) {
+                Ok(()) => {}
+                Err(FollowError::Begin(BeginError::Busy)) => return Ok(Offered::Later),
+                Err(error) => return Err(OfferError::Follow(error)),
+            }
+            tracing::info!(model = name, version, %digest, "a canary begins");
+        }
+        self.service.show_versions(index);
+        Ok(Offered::Settled)
     }
-    let (name, version) = (&model.manifest().name, &model.manifest().version);
-    tracing::info!(model = name, version, %digest, "a canary begins");
-    supply.service.show_versions(index);
-    Ok(Offered::Begun)
 }
 
-async fn digest_of(file: Bytes) -> (Digest, Bytes) {
-    let hashing = tokio::task::spawn_blocking(move || {
-        let digest = tidegate_runtime::module::sha256(&file);
-        (digest, file)
-    });
-    hashing.await.expect("hashing does not panic")
+/// A module that proved itself before, if the store still has it.
+pub(crate) async fn from_store(memory: &Arc<Memory>, digest: Digest) -> Option<Fetched> {
+    let memory = Arc::clone(memory);
+    let getting = tokio::task::spawn_blocking(move || memory.module(digest));
+    let kept = getting.await.expect("reading the store does not panic");
+    kept.map(Fetched::from)
+}
+
+/// A lasting failure is said once.
+fn say_failed(origin: &Origin, error: &LookError, failures: u32) {
+    let error: &dyn std::error::Error = error;
+    match failures {
+        0 => {
+            tracing::warn!(module = %origin, error, "failed to look at a module, will go on trying")
+        }
+        _ => tracing::debug!(module = %origin, error, failures, "failed to look at a module again"),
+    }
 }
 
 /// How long to wait before the next look, after `failures` that failed; `chance` is uniform in [0, 1).

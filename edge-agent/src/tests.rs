@@ -30,7 +30,12 @@ async fn running(more: &str) -> Running {
 }
 
 fn config(folder: &Path, text: &str) -> Config {
-    let text = format!("listen = '127.0.0.1:0'\nslots = 1\nstate-dir = 'state'\n{text}");
+    // Where trust is not what is tested.
+    let trust = match text.contains("trust") {
+        true => "",
+        false => "trust.allow-unsigned = true\n",
+    };
+    let text = format!("listen = '127.0.0.1:0'\nslots = 1\nstate-dir = 'state'\n{trust}{text}");
     // The program of these tests is no agent that could vet graphs.
     Config {
         vetting: None,

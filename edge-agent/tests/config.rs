@@ -1,6 +1,6 @@
 //! What a configuration file may say, and what is said of one that may not.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tidegate_control::rollout::RolloutPolicy;
@@ -8,6 +8,8 @@ use tidegate_control::{Foresight, Policy, Time};
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::ConfigError;
 use tidegate_edge_agent::Config;
+use tidegate_edge_agent::config::Module;
+use tidegate_registry::trust::TrustPolicy;
 
 const EXAMPLE: &str = include_str!("../agent.example.toml");
 
@@ -29,7 +31,11 @@ fn modules_alone_are_enough() {
     let config = parse("modules = ['face.wasm', '/srv/ocr.wasm']").unwrap();
     let cores = std::thread::available_parallelism().unwrap().get();
     let modules = ["/etc/tidegate/face.wasm", "/srv/ocr.wasm"];
-    assert_eq!(config.modules, modules.map(PathBuf::from));
+    assert_eq!(
+        config.modules,
+        modules.map(|path| Module::File(path.into()))
+    );
+    assert_eq!(config.trust, TrustPolicy::default());
     assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(config.relays, None);
     assert_eq!(
@@ -63,11 +69,12 @@ fn the_example_shows_every_key() {
         let expected = error.split("expected one of ").nth(1).unwrap();
         let keys: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
         assert!(keys.len() >= least, "{error}");
-        let is_key = |key: &&str| !["burst", "rollout"].contains(key);
+        let is_key = |key: &&str| !["burst", "rollout", "trust"].contains(key);
         for key in keys.into_iter().filter(is_key) {
             assert!(shown.iter().any(|shown| shown == key), "{key} is not shown");
         }
     }
+    assert!(EXAMPLE.contains("\nallow-unsigned = false\n"));
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| match key_of(line) {
@@ -110,6 +117,28 @@ fn values_arrive() {
     assert_eq!(addresses, ["relay.example:4433", "[::1]:1"]);
     assert_eq!(relays.identity.key, Path::new("/k"));
     assert_eq!(relays.identity.ca, Path::new("/etc/tidegate/../ca.pem"));
+}
+
+#[test]
+fn a_reference_is_one_by_its_prefix_and_checked() {
+    let text = "oci://localhost:5000/face:1";
+    let config = parse(&format!("modules = ['face.wasm', '{text}']")).unwrap();
+    assert_eq!(config.modules[1], Module::Registry(text.to_owned()));
+    refused(
+        "\nmodules = ['a', 'oci://face']\n",
+        &["line 2: modules:", "face"],
+    );
+}
+
+#[test]
+fn trust_is_given_by_name() {
+    let config = parse("modules = ['m.wasm']\n[trust]\nallow-unsigned = true\n").unwrap();
+    assert_eq!(config.trust, TrustPolicy::allow_all());
+    let rule = "modules = ['m.wasm']\n[[trust.rules]]\nnames = ['*']\nkeys = ['none.pub']\n";
+    let error = parse(rule).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.to_string().contains("line 2: trust"), "{error}");
+    assert!(cause.contains("/etc/tidegate/none.pub"), "{cause}");
 }
 
 #[test]

@@ -94,7 +94,8 @@ fn a_graph_that_would_take_all_memory_is_an_error_that_says_so() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("m.wasm"), module.file()).unwrap();
     let config = folder.path().join("agent.toml");
-    let text = "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\ngraph-memory-max = 268435456\n";
+    let text = "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\ngraph-memory-max = 268435456\n\
+                trust.allow-unsigned = true\n";
     std::fs::write(&config, text).unwrap();
     let what = "graph preparation was killed: it wanted more than 268435456 bytes";
     ends(&config, 1, &["m.wasm", what]);
@@ -106,7 +107,7 @@ fn it_says_once_that_it_is_ready_and_stops_on_a_signal() {
     let config = folder.path().join("agent.toml");
     std::fs::write(folder.path().join("m.wasm"), power::module("power")).unwrap();
     for (signal, format) in [("-TERM", "json"), ("-INT", "text")] {
-        let text = "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\n";
+        let text = "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\ntrust.allow-unsigned = true\n";
         std::fs::write(&config, format!("{text}log-format = '{format}'\n")).unwrap();
         let mut child = agent(&config).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

@@ -47,6 +47,10 @@ impl Infer for Identity {
         Vec::new()
     }
 
+    fn takes_requests(&self) -> bool {
+        self.is_ready()
+    }
+
     fn is_ready(&self) -> bool {
         true
     }

@@ -46,7 +46,10 @@ pub trait Infer: Send + Sync + 'static {
     /// Names of all models.
     fn model_names(&self) -> Vec<String>;
 
-    /// Whether the server takes requests: false while it starts or drains.
+    /// Whether the server takes requests for the models that it has: false while it drains.
+    fn takes_requests(&self) -> bool;
+
+    /// Whether it takes requests, and for every model that it should have.
     fn is_ready(&self) -> bool;
 }
 

@@ -213,7 +213,7 @@ async fn model_ready<I: Infer>(
     let metadata = front
         .service
         .model(&target.model, target.version.as_deref())?;
-    let ready = front.service.is_ready();
+    let ready = front.service.takes_requests();
     let body = JsonBody(serde_json::json!({ "name": metadata.name, "ready": ready }));
     Ok((readiness(ready), body).into_response())
 }

@@ -145,7 +145,8 @@ impl Site {
 
     /// Starts an agent on a free port, if it starts.
     pub fn try_agent(&self, config: &str) -> Result<Agent, Ended> {
-        let config = format!("listen = '127.0.0.1:0'\n{config}");
+        let trust = trust(config);
+        let config = format!("listen = '127.0.0.1:0'\nstate-dir = 'state'\n{trust}{config}");
         let daemon = self.daemon(&["agent"], &config)?;
         let http = Http::Tcp(daemon.address());
         Ok(Agent { daemon, http })
@@ -155,10 +156,10 @@ impl Site {
     #[must_use]
     pub fn relay(&self, name: &str, config: &str) -> Relay {
         self.certificates("certs");
-        let metrics = free_port();
+        let (metrics, trust) = (free_port(), trust(config));
         let config = format!(
             "name = '{name}'\nlisten = '127.0.0.1:0'\nmetrics-listen = '{metrics}'\n\
-             certificate = 'certs/relay.pem'\nkey = 'certs/relay.key'\nca = 'certs/ca.pem'\n{config}"
+             certificate = 'certs/relay.pem'\nkey = 'certs/relay.key'\nca = 'certs/ca.pem'\n{trust}{config}"
         );
         let daemon = self
             .daemon(&["relay"], &config)
@@ -199,6 +200,14 @@ impl Site {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// The key that lets unsigned modules run, for all tests but those that have a table `[trust]`.
+fn trust(config: &str) -> &'static str {
+    match config.contains("trust") {
+        true => "",
+        false => "trust.allow-unsigned = true\n",
     }
 }
 

@@ -31,6 +31,21 @@ const IDENTITY: [(&str, &str); 3] = [
 /// Key that holds a list of paths.
 const MODULES: &str = "modules";
 
+/// Table whose rules name key files.
+const TRUST: &str = "trust";
+
+/// What a key begins with that stands in the table itself, as the relay has it.
+const INLINE_KEY: &str = "ssh-ed25519 ";
+
+/// Whether relays run modules that nobody signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsigned {
+    /// As the file says.
+    AsWritten,
+    /// They do.
+    Allowed,
+}
+
 /// Why a relay's configuration cannot be used as a template.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TemplateError {
@@ -83,6 +98,7 @@ impl RelayTemplate {
         file: Option<&Path>,
         certs: Option<&Path>,
         slots: Option<NonZeroUsize>,
+        unsigned: Unsigned,
     ) -> Result<Self, TemplateError> {
         let mut shared = match file {
             Some(path) => parse(path)?,
@@ -125,6 +141,15 @@ impl RelayTemplate {
         let drain = Duration::from_secs(drain_s);
         shared.insert("slots".to_owned(), integer(slots as u64));
         shared.insert("drain-s".to_owned(), integer(drain_s));
+        match unsigned {
+            Unsigned::AsWritten => {}
+            Unsigned::Allowed => {
+                let trust = shared.entry(TRUST).or_insert_with(|| Table::new().into());
+                if let Some(trust) = trust.as_table_mut() {
+                    trust.insert("allow-unsigned".to_owned(), true.into());
+                }
+            }
+        }
         // Relays of one fleet cannot share a port.
         shared.remove("metrics-listen");
         Ok(Self {
@@ -193,6 +218,16 @@ fn parse(path: &Path) -> Result<Table, TemplateError> {
             *module = path_value(&folder.join(text));
         }
     }
+    let rules = table
+        .get_mut(TRUST)
+        .and_then(|trust| trust.get_mut("rules"));
+    let rules = rules.and_then(Value::as_array_mut).into_iter().flatten();
+    let keys = rules.filter_map(|rule| rule.get_mut("keys")?.as_array_mut());
+    for key in keys.flatten() {
+        if let Some(text) = key.as_str().filter(|text| !text.starts_with(INLINE_KEY)) {
+            *key = path_value(&folder.join(text));
+        }
+    }
     Ok(table)
 }
 
@@ -221,9 +256,10 @@ mod tests {
     fn paths_are_meant_from_the_template_and_the_rest_is_kept() {
         let (dir, file) = folder(
             "listen = '0.0.0.0:1'\nmetrics-listen = '0.0.0.0:2'\ndrain-s = 7\nslots = 3\nmodules = ['m.wasm']\n\
-             certificate = 'ids/relay.pem'\nkey = 'ids/relay.key'\nca = 'ids/ca.pem'",
+             certificate = 'ids/relay.pem'\nkey = 'ids/relay.key'\nca = 'ids/ca.pem'\n\
+             [[trust.rules]]\nnames = ['*']\nkeys = ['author.pub', 'ssh-ed25519 AAAA']\n",
         );
-        let template = RelayTemplate::read(Some(&file), None, None).unwrap();
+        let template = RelayTemplate::read(Some(&file), None, None, Unsigned::AsWritten).unwrap();
         let table: Table = toml::from_str(&template.config("relay-9")).unwrap();
         let text = |key: &str| table[key].as_str().unwrap().to_owned();
         assert_eq!(text("listen"), "127.0.0.1:0");
@@ -233,6 +269,11 @@ mod tests {
             table["modules"][0].as_str().map(Path::new),
             Some(&*dir.path().join("m.wasm"))
         );
+        let keys = table["trust"]["rules"][0]["keys"].as_array().unwrap();
+        let author = dir.path().join("author.pub");
+        assert_eq!(keys[0].as_str().map(Path::new), Some(&*author));
+        assert_eq!(keys[1].as_str(), Some("ssh-ed25519 AAAA"));
+        assert_eq!(table["trust"].get("allow-unsigned"), None);
         assert_eq!(table["drain-s"].as_integer(), Some(7));
         assert_eq!(table["slots"].as_integer(), Some(3));
         assert!(!table.contains_key("metrics-listen"));
@@ -242,10 +283,16 @@ mod tests {
     fn arguments_go_before_the_file() {
         let (dir, file) = folder("slots = 3\nkey = 'elsewhere'");
         let slots = NonZeroUsize::new(2);
-        let template =
-            RelayTemplate::read(Some(&file), Some(&dir.path().join("ids")), slots).unwrap();
+        let template = RelayTemplate::read(
+            Some(&file),
+            Some(&dir.path().join("ids")),
+            slots,
+            Unsigned::Allowed,
+        )
+        .unwrap();
         let table: Table = toml::from_str(&template.config("r")).unwrap();
         assert_eq!(table["slots"].as_integer(), Some(2));
+        assert_eq!(table["trust"]["allow-unsigned"].as_bool(), Some(true));
         assert_eq!(
             table["key"].as_str().map(Path::new),
             Some(&*dir.path().join("ids/relay.key"))
@@ -268,7 +315,8 @@ mod tests {
             let (dir, file) = folder(text);
             let certs = dir.path().join("ids");
             let certs = (!text.starts_with("key = 'none")).then_some(&*certs);
-            let error = RelayTemplate::read(Some(&file), certs, None).unwrap_err();
+            let error =
+                RelayTemplate::read(Some(&file), certs, None, Unsigned::AsWritten).unwrap_err();
             assert!(error.to_string().contains(named), "{text}: {error}");
         }
     }

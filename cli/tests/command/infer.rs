@@ -17,7 +17,8 @@ struct Agent {
 impl Agent {
     fn start(folder: &Folder) -> Self {
         folder.pack(&[]).ok();
-        let config = "listen = '127.0.0.1:0'\nslots = 1\nmodules = ['doubler.wasm']\n";
+        let config = "listen = '127.0.0.1:0'\nslots = 1\nmodules = ['doubler.wasm']\n\
+                      trust.allow-unsigned = true\n";
         let config = folder.put("agent.toml", config.as_bytes());
         let mut child = Command::new(PROGRAM)
             .args(["agent", "--config", &config])

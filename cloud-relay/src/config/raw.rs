@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{ConfigError, Source, Spanned};
 use tidegate_identity::IdentityFiles;
+use tidegate_registry::trust::{RawTrust, TrustPolicy};
 use tidegate_runtime::SLOTS_MAX;
 use tidegate_runtime::module::FILE_BYTES_MAX;
 use tidegate_runtime::vet::{
@@ -72,6 +73,7 @@ struct Raw {
     drain_s: Option<Spanned<u64>>,
     log: Option<Spanned<String>>,
     log_format: Option<LogFormat>,
+    trust: Option<Spanned<RawTrust>>,
 }
 
 /// Reads `text` by its keys and types, then by what they mean.
@@ -156,5 +158,20 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         drain: Duration::from_secs(whole("drain-s", &raw.drain_s, 30, 0..=3600)?),
         log: source.log(raw.log)?,
         log_format: raw.log_format.unwrap_or_default(),
+        trust: trust(source, raw.trust)?,
     })
+}
+
+/// Whose modules may run; nobody's without the table.
+fn trust(
+    source: Source<'_>,
+    written: Option<Spanned<RawTrust>>,
+) -> Result<TrustPolicy, ConfigError> {
+    let Some(written) = written else {
+        return Ok(TrustPolicy::default());
+    };
+    let span = written.span();
+    let folder = source.beside(PathBuf::new());
+    let policy = TrustPolicy::from_raw(written.get_ref(), &folder);
+    policy.map_err(|error| source.file("trust", span, error))
 }

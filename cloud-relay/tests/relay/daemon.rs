@@ -33,7 +33,7 @@ async fn one_line_says_where_it_listens_and_sigterm_ends_it_well() {
     let certificates = certificates();
     let config = certificates.path().join("relay.toml");
     let text = "listen = \"127.0.0.1:0\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"\n\
-                ca = \"ca.pem\"\nslots = 1\nlog-format = \"json\"\n";
+                ca = \"ca.pem\"\nslots = 1\nlog-format = \"json\"\ntrust.allow-unsigned = true\n";
     std::fs::write(&config, text).unwrap();
     let mut relay = command(&config);
     let mut relay = Killed(

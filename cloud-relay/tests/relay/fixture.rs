@@ -39,9 +39,15 @@ pub(crate) async fn relay(certificates: &TempDir, extra: &str) -> Relay {
     } else {
         "stall-ms = 2000\n"
     };
+    // Where trust is not what is tested.
+    let trust = if extra.contains("trust") {
+        ""
+    } else {
+        "trust.allow-unsigned = true\n"
+    };
     let text = format!(
         "listen = \"127.0.0.1:0\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"\n\
-         ca = \"ca.pem\"\nslots = 1\nstate-dir = \"state\"\n{patience}{extra}"
+         ca = \"ca.pem\"\nslots = 1\nstate-dir = \"state\"\n{trust}{patience}{extra}"
     );
     let mut config = Config::parse(&text, &certificates.path().join("relay.toml")).unwrap();
     // The program of these tests is no relay, which would vet graphs by itself.

@@ -9,6 +9,10 @@ use tidegate_wire::{ReplyMessage, code};
 use crate::agent::{Agent, Offer, Pace, check_neighbour, floats, refused, soon};
 use crate::fixture::{bomb_module, certificates, relay, relu_module, relu_module_named, tensor};
 
+/// The key of somebody who signed nothing.
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINi16k8/brA7pxptpb2BXh2aBSPSGq+4rF7blHPNjMWT";
+
 fn input() -> Vec<NamedTensor> {
     vec![tensor(&[1], &[1.0])]
 }
@@ -51,6 +55,21 @@ async fn bytes_that_do_not_match_the_digest_are_not_loaded() {
         &reply,
         FailureKind::Unavailable,
         &["cannot run this model", "have digest sha256:"],
+    );
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_the_relay_itself_does_not_trust_is_not_run() {
+    let offer = Offer::honest("lie", &relu_module_named("lie"));
+    let extra = format!(
+        "[trust]\nallow-unsigned = true\n[[trust.rules]]\nnames = [\"lie\"]\nkeys = [\"{KEY}\"]\n"
+    );
+    let (reply, asked) = given_up(offer, &extra).await;
+    refused(
+        &reply,
+        FailureKind::Unavailable,
+        &["cannot run this model", "not trusted by rule 1"],
     );
     assert_eq!(asked, 1);
 }

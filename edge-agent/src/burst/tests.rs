@@ -11,8 +11,8 @@ use tidegate_identity::make_dev_certs;
 use tidegate_inference::{Failure, FailureKind, Priority};
 use tokio::sync::mpsc;
 
-use self::site::{ANY_PORT, SOON, Site, identity, input, metrics, path, soon};
-use super::{Burst, BurstConfig, BurstError};
+use self::site::{ANY_PORT, SOON, Site, identity, input, metrics, path, served, soon};
+use super::{Burst, BurstConfig, BurstError, RelayEvent};
 use crate::models::Pin;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,6 +56,42 @@ async fn a_listed_relay_gets_the_module_and_runs_requests_until_it_is_taken_off_
     let unknown = site.infer(id, &[1.0]).await.unwrap_err();
     assert!(matches!(unknown, BurstError::Unknown { .. }) && unknown.is_worth_retrying());
     assert_eq!(site.burst.relay_name(id), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_has_its_link_before_that_of_the_old_one_goes() {
+    let mut site = Site::new();
+    let relay = site.relay(ANY_PORT, "").await;
+    site.list(&[relay.local_addr()]);
+    let old = site.ready().await;
+    let next = served("1.0.1");
+    site.burst.offer(vec![Arc::clone(&next)]).unwrap();
+    let mut new = None;
+    loop {
+        match site.event().await {
+            RelayEvent::ModelReady { relay, .. } => new = Some(relay),
+            RelayEvent::Gone { relay } => {
+                assert_eq!(relay, old);
+                break;
+            }
+            RelayEvent::Report { .. } => {}
+        }
+    }
+    let new = new.expect("the new link is ready before the old one goes");
+    let reply = site.infer(new, &[2.0]).await.unwrap();
+    assert_eq!(reply.served.digest(), next.digest());
+    // The old version is not to be had by name any more.
+    let pinned = site.burst.infer(
+        new,
+        &site.served,
+        Pin::This,
+        input(&[1.0]),
+        Vec::new(),
+        Priority::Normal,
+        Instant::now() + SOON,
+    );
+    let pinned = soon(pinned).await.unwrap_err();
+    assert!(matches!(pinned, BurstError::NotOffered { .. }) && pinned.is_worth_retrying());
 }
 
 #[tokio::test(flavor = "multi_thread")]

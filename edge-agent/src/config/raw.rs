@@ -12,13 +12,16 @@ use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{ConfigError, Source, Spanned};
 use tidegate_identity::IdentityFiles;
 use tidegate_inference::TIME_MAX;
+use tidegate_registry::trust::{RawTrust, TrustPolicy};
 use tidegate_runtime::SLOTS_MAX;
 use tidegate_runtime::vet::{
     GRAPH_CPU_SECONDS_MAX, GRAPH_MEMORY_BYTES_MAX, GRAPH_MEMORY_BYTES_MIN, Vetting,
 };
 use tidegate_wire::MODULES_MAX;
 
-use super::{Config, ParseRelayAddressError, RELAYS_MAX, RelayAddress, Relays, Rollout, arrivals};
+use super::{
+    Config, Module, ParseRelayAddressError, RELAYS_MAX, RelayAddress, Relays, Rollout, arrivals,
+};
 
 /// Longest SLO, run or round trip: as long as a request may take at all.
 const REQUEST_MS_MAX: u64 = TIME_MAX.as_secs() * 1000;
@@ -42,7 +45,7 @@ struct Raw {
     name: Option<Spanned<String>>,
     listen: Option<SocketAddr>,
     unix_socket: Option<PathBuf>,
-    modules: Option<Spanned<Vec<PathBuf>>>,
+    modules: Option<Spanned<Vec<Spanned<String>>>>,
     state_dir: Option<PathBuf>,
     state_bytes_max: Option<Spanned<u64>>,
     graph_memory_max: Option<Spanned<u64>>,
@@ -58,6 +61,7 @@ struct Raw {
     drain_s: Option<Spanned<u64>>,
     log: Option<Spanned<String>>,
     log_format: Option<LogFormat>,
+    trust: Option<Spanned<RawTrust>>,
     #[serde(default)]
     rollout: RawRollout,
     #[serde(default)]
@@ -153,7 +157,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             .listen
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
         unix_socket: raw.unix_socket.map(|path| source.beside(path)),
-        modules: source.files("modules", modules, 1..=MODULES_MAX)?,
+        modules: parse_modules(source, modules)?,
+        trust: trust(source, raw.trust)?,
         state: source.state(raw.state_dir, &raw.state_bytes_max)?,
         vetting: Some(vetting(
             source,
@@ -173,6 +178,46 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         rollout: rollout(source, &raw.rollout)?,
         relays: relays(source, raw.burst)?,
     })
+}
+
+/// Whose modules may run; nobody's without the table.
+fn trust(
+    source: Source<'_>,
+    written: Option<Spanned<RawTrust>>,
+) -> Result<TrustPolicy, ConfigError> {
+    let Some(written) = written else {
+        return Ok(TrustPolicy::default());
+    };
+    let span = written.span();
+    let folder = source.beside(PathBuf::new());
+    let policy = TrustPolicy::from_raw(written.get_ref(), &folder);
+    policy.map_err(|error| source.file("trust", span, error))
+}
+
+/// References of registries by their prefix; everything else is a file.
+fn parse_modules(
+    source: Source<'_>,
+    written: Spanned<Vec<Spanned<String>>>,
+) -> Result<Vec<Module>, ConfigError> {
+    let span = written.span();
+    let written = written.into_inner();
+    let len = written.len();
+    if !(1..=MODULES_MAX).contains(&len) {
+        let problem = format!("must list 1 to {MODULES_MAX} modules, not {len}");
+        return Err(source.value("modules", span, problem));
+    }
+    let parse = |module: Spanned<String>| {
+        let span = module.span();
+        let text = module.into_inner();
+        if !tidegate_registry::Source::is_reference(&text) {
+            return Ok(Module::File(source.beside(text.into())));
+        }
+        match text.parse::<tidegate_registry::Reference>() {
+            Ok(_) => Ok(Module::Registry(text)),
+            Err(error) => Err(source.value("modules", span, error.to_string())),
+        }
+    };
+    written.into_iter().map(parse).collect()
 }
 
 fn vetting(

@@ -8,7 +8,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tidegate_runtime::module::FILE_BYTES_MAX;
+use tidegate_inference::Digest;
+use tidegate_runtime::module::{FILE_BYTES_MAX, sha256};
 
 /// A path, and what was seen there last.
 #[derive(Debug)]
@@ -32,18 +33,18 @@ impl WatchedFile {
         Self { path, seen: None }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The file if it is another than at the last look, at most [`FILE_BYTES_MAX`] bytes of it.
-    pub(crate) async fn look(&mut self) -> io::Result<Option<Bytes>> {
+    /// The file and its digest, if it is another than at the last look. A file of more than
+    /// [`FILE_BYTES_MAX`] bytes is an error.
+    pub(crate) async fn look(&mut self) -> io::Result<Option<(Digest, Bytes)>> {
         let (path, seen) = (self.path.clone(), self.seen);
-        let reading = tokio::task::spawn_blocking(move || read(&path, seen));
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = read(&path, seen)?;
+            Ok::<_, io::Error>(read.map(|(bytes, stamp)| (sha256(&bytes), bytes, stamp)))
+        });
         let read = reading.await.expect("reading a file does not panic")?;
-        Ok(read.map(|(bytes, stamp)| {
+        Ok(read.map(|(digest, bytes, stamp)| {
             self.seen = Some(stamp);
-            bytes
+            (digest, bytes)
         }))
     }
 

@@ -1,8 +1,11 @@
 //! Makes models of module files, one at a time, beside the requests.
 //!
-//! The thread runs at a low priority, and so do those that the compiler starts from it, because a device
-//! that serves at its limit has no second to give. It takes no slot: the pool has one instance more than
-//! there are slots. A model leaves the workshop warm: it has run, so its code and weights are in memory
+//! In this order: whether its author is trusted, whether it is older than what ran here, whether it can be
+//! loaded, whether it computes here what its author saw. The first that fails ends it.
+//!
+//! A version that follows another is made at a low priority, because a device that serves at its limit has
+//! no second to give; the compiler's own threads are not. A first version is waited for, so it is not
+//! held back. Neither takes a slot: the pool has one instance more than there are slots. A model leaves the workshop warm: it has run, so its code and weights are in memory
 //! and its plan is made. None of that belongs to one slot, so one run serves them all.
 
 use std::io;
@@ -11,8 +14,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidegate_inference::{Dtype, Failure, NamedTensor, Shape, Tensor, TensorSpec};
-use tidegate_runtime::{Budget, LoadError, Model, Runtime};
+use tidegate_registry::KeptModule;
+use tidegate_registry::trust::{RollbackError, TrustError, TrustPolicy};
+use tidegate_runtime::samples::{CheckSamplesError, Tolerance};
+use tidegate_runtime::{Budget, LoadError, Model, ModuleError, ModuleFile, Runtime};
 use tokio::sync::{Mutex, oneshot};
+
+use super::{Fetched, Memory};
 
 /// How far the priority of the thread is below that of the slots, of the 19 steps that there are: it gets
 /// about a tenth of a core that a slot wants too.
@@ -21,8 +29,9 @@ const NICE: i32 = 10;
 /// Stack of the thread: preparing a graph recurses as running it does.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Longest warm-up. What a model does not do in that time it will not do within any deadline.
-const WARM_UP_MAX: Duration = Duration::from_secs(60);
+/// Longest warm-up. A model that is not done by then, perhaps because zeros send it round for ever, is warmed
+/// by its requests.
+const WARM_UP_MAX: Duration = Duration::from_secs(2);
 
 /// Largest tensor of zeros that a warm-up makes; a model that takes more is warmed by its requests.
 const WARM_UP_BYTES_MAX: usize = 64 << 20;
@@ -30,9 +39,21 @@ const WARM_UP_BYTES_MAX: usize = 64 << 20;
 /// Why a module file does not become a model.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
+    /// It is no module.
+    #[error("the file was refused")]
+    Parse(#[from] ModuleError),
+    /// Nobody who is trusted with its name made it.
+    #[error("the module is not trusted")]
+    Trust(#[from] TrustError),
+    /// A higher version proved itself here.
+    #[error("the module is out of date")]
+    Rollback(#[from] RollbackError),
     /// It is not a module that this agent can run.
     #[error("the module was refused")]
-    Load(#[from] LoadError),
+    Load(#[source] Box<LoadError>),
+    /// It does not compute here what its author saw.
+    #[error("a sample that the module carries does not come out: {0}")]
+    Samples(String),
     /// The system gave no thread.
     #[error("failed to start a thread")]
     Thread(#[source] io::Error),
@@ -41,17 +62,47 @@ pub enum PrepareError {
     Panic,
 }
 
+/// Whether somebody waits for a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Requests do, or the start of the agent.
+    Awaited,
+    /// The version before serves meanwhile.
+    Beside,
+}
+
 /// Where modules become models.
 #[derive(Debug)]
 pub(crate) struct Workshop {
-    runtime: Arc<Runtime>,
+    bench: Arc<Bench>,
     one: Mutex<()>,
 }
 
+/// What preparing takes.
+#[derive(Debug)]
+struct Bench {
+    runtime: Arc<Runtime>,
+    trust: TrustPolicy,
+    memory: Arc<Memory>,
+}
+
+/// A model that may serve.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) model: Arc<Model>,
+    /// Keeps its file in the store as long as it serves.
+    pub(crate) kept: Option<KeptModule>,
+}
+
 impl Workshop {
-    pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
-        Self {
+    pub(crate) fn new(runtime: Arc<Runtime>, trust: TrustPolicy, memory: Arc<Memory>) -> Self {
+        let bench = Bench {
             runtime,
+            trust,
+            memory,
+        };
+        Self {
+            bench: Arc::new(bench),
             one: Mutex::default(),
         }
     }
@@ -59,32 +110,56 @@ impl Workshop {
     /// Checks, compiles, prepares and warms a module. Waits for its turn.
     ///
     /// Dropping the future leaves the work to its end; its result is dropped then.
-    pub(crate) async fn prepare(&self, file: Bytes) -> Result<Arc<Model>, PrepareError> {
+    pub(crate) async fn prepare(
+        &self,
+        fetched: Fetched,
+        pace: Pace,
+    ) -> Result<Prepared, PrepareError> {
         let _turn = self.one.lock().await;
-        let runtime = Arc::clone(&self.runtime);
+        let bench = Arc::clone(&self.bench);
+        let Fetched { file, kept, .. } = fetched;
         let (done, prepared) = oneshot::channel();
         std::thread::Builder::new()
             .name("tidegate-prepare".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                if let Err(error) = rustix::process::nice(NICE) {
+                if pace == Pace::Beside
+                    && let Err(error) = rustix::process::nice(NICE)
+                {
                     tracing::debug!(%error, "the priority of a preparation was not lowered");
                 }
                 // Nobody waits any more if the agent is stopping.
-                drop(done.send(prepare(&runtime, file)));
+                drop(done.send(bench.prepare(file)));
             })
             .map_err(PrepareError::Thread)?;
-        prepared.await.unwrap_or(Err(PrepareError::Panic))
+        let model = prepared.await.unwrap_or(Err(PrepareError::Panic))?;
+        Ok(Prepared { model, kept })
     }
 }
 
-fn prepare(runtime: &Runtime, file: Bytes) -> Result<Arc<Model>, PrepareError> {
-    let model = runtime.load(file)?;
-    if let Err(failure) = warm_up(&model) {
-        // Zeros need not be an input that makes sense to it.
-        tracing::debug!(%failure, "a model refused its warm-up");
+impl Bench {
+    fn prepare(&self, file: Bytes) -> Result<Arc<Model>, PrepareError> {
+        let module = ModuleFile::parse(file)?;
+        let (name, version) = (&module.manifest().name, &module.manifest().version);
+        let trusted = self.trust.check(name, version, module.file())?;
+        self.memory.check(name, version)?;
+        tracing::debug!(?trusted, "a module is trusted");
+        let loaded = self.runtime.load_module(module, trusted.isolation);
+        let model = loaded.map_err(|error| PrepareError::Load(Box::new(error)))?;
+        match model.check_samples(Tolerance::default()) {
+            Ok(report) => match report.first_disagreement() {
+                None => {}
+                Some(disagreement) => return Err(PrepareError::Samples(disagreement)),
+            },
+            Err(CheckSamplesError::NoSamples) => {
+                if let Err(failure) = warm_up(&model) {
+                    // Zeros need not be an input that makes sense to it.
+                    tracing::debug!(%failure, "a model refused its warm-up");
+                }
+            }
+        }
+        Ok(model)
     }
-    Ok(model)
 }
 
 fn warm_up(model: &Model) -> Result<(), Failure> {

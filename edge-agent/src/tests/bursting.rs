@@ -31,7 +31,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         tidegate_identity::make_dev_certs(folder.path()).unwrap();
         let text = format!(
-            "listen = '{ANY_PORT}'\nname = 'cloud'\nslots = 1\nstate-dir = 'cloud'\n\
+            "listen = '{ANY_PORT}'\nname = 'cloud'\nslots = 1\nstate-dir = 'cloud'\ntrust.allow-unsigned = true\n\
              certificate = 'relay.pem'\nkey = 'relay.key'\nca = 'ca.pem'\n"
         );
         let config = Config {

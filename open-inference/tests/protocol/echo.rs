@@ -103,6 +103,10 @@ impl Infer for Echo {
         vec!["echo".into(), "row".into(), "image".into()]
     }
 
+    fn takes_requests(&self) -> bool {
+        self.is_ready()
+    }
+
     fn is_ready(&self) -> bool {
         self.ready
     }

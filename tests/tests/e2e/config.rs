@@ -58,12 +58,12 @@ fn a_file_that_is_not_there_is_bad_usage() {
 }
 
 #[tokio::test]
-async fn a_module_path_alone_is_a_configuration() {
+async fn a_module_and_whom_to_trust_are_a_configuration() {
     let site = Site::new();
     site.pack_doubler();
     let address = "127.0.0.1:8080".parse().unwrap();
     let taken = TcpListener::bind(address);
-    let text = "modules = ['doubler.wasm']\n";
+    let text = "modules = ['doubler.wasm']\ntrust.allow-unsigned = true\n";
     match taken {
         Ok(free) => {
             drop(free);

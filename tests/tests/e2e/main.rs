@@ -11,5 +11,6 @@ mod guests;
 mod hostile_http;
 mod hostile_quic;
 mod languages;
+mod registry_rollout;
 mod rollout;
 mod serving;

@@ -21,10 +21,14 @@ const SERVICE: Behaviour = Behaviour::EchoAfter(Duration::from_millis(1));
 fn serving(rollout: &str) -> (Site, Agent) {
     let site = Site::new();
     site.must_pack_version("echo", "echo", "1.0.0", SERVICE);
-    let agent = site.agent(&format!(
-        "modules = ['echo.wasm']\nslo-ms = 30000\nqueue-len-max = 4096\n[rollout]\npoll-s = 1\n{rollout}"
-    ));
+    let agent = start(&site, rollout);
     (site, agent)
+}
+
+fn start(site: &Site, rollout: &str) -> Agent {
+    site.agent(&format!(
+        "modules = ['echo.wasm']\nslo-ms = 30000\nqueue-len-max = 4096\n[rollout]\npoll-s = 1\n{rollout}"
+    ))
 }
 
 /// Waits until a rollout of the agent has turned so.
@@ -85,7 +89,8 @@ async fn a_new_version_takes_over_under_load_and_no_request_fails() {
 /// The bad version answers as rarely as it must, no caller notices, and it does not come back.
 async fn goes_back(behaviour: Behaviour, cause: &str) {
     let _turn = turn().await;
-    let (site, agent) = serving("canary-s-max = 60\nwatch-s = 2\n");
+    let rollout = "canary-s-max = 60\nwatch-s = 2\n";
+    let (site, mut agent) = serving(rollout);
     site.must_pack_version("next", "echo", "2.0.0", behaviour);
     let load = Load::begin(&agent.http, "echo", EVERY);
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -105,6 +110,12 @@ async fn goes_back(behaviour: Behaviour, cause: &str) {
     let log = agent.daemon.log();
     let line = log.lines().find(|line| line.contains("is rolled back"));
     assert!(line.unwrap().contains(cause), "{line:?}");
+
+    // Nor does it after a restart, although the file is still there.
+    agent.daemon.kill();
+    let agent = start(&site, rollout);
+    assert_eq!(versions(&agent).await, json!(["1.0.0"]));
+    assert!(agent.daemon.log().contains("rolled back before"));
 
     // A good one still comes in.
     site.must_pack_version("better", "echo", "3.0.0", SERVICE);
@@ -228,4 +239,72 @@ async fn relays_run_the_version_that_was_promoted() {
         .collect();
     assert_eq!(versions.first().unwrap(), "1.0.0");
     assert_eq!(versions.last().unwrap(), "2.0.0");
+}
+
+#[tokio::test]
+async fn a_version_that_does_not_compute_what_its_author_saw_is_refused() {
+    let site = Site::new();
+    site.pack_doubler();
+    let agent = site.agent("modules = ['doubler.wasm']\n[rollout]\npoll-s = 1\n");
+    let samples = site.path("samples");
+    std::fs::create_dir(&samples).unwrap();
+    let x = [1.0, 2.5, -3.0, 0.0];
+    std::fs::write(samples.join("in_0_0.npy"), row_of_npy(&x)).unwrap();
+    let y = [2.0, 5.0, -6.0, 0.0];
+    std::fs::write(samples.join("out_0_0.npy"), row_of_npy(&y)).unwrap();
+    for version in ["2.0.0", "3.0.0"] {
+        let out = format!("{version}.wasm");
+        let pack = ["pack", "doubler.onnx", "-o", &out, "--name", "doubler"];
+        let more = ["--version", version, "--samples", "samples"];
+        site.must_tidegate(&[&pack[..], &more].concat());
+    }
+    // The author saw 5.5 where this machine computes 5.
+    let module = std::fs::read(site.path("2.0.0.wasm")).unwrap();
+    let (saw, computed) = ([2.0, 5.5, -6.0, 0.0], y);
+    site.write(
+        "2.0.0.wasm",
+        replaced(module, &bytes(&computed), &bytes(&saw)),
+    );
+    site.replace("doubler.wasm", "2.0.0.wasm");
+    turned(&agent, "refused").await;
+    let log = agent.daemon.log();
+    assert!(log.contains("a sample that the module carries"), "{log}");
+    let ready = |version| format!("/v2/models/doubler/versions/{version}/ready");
+    let answer = agent.http.get(&ready("2.0.0")).await.unwrap();
+    assert_eq!(answer.status, 404);
+    site.replace("doubler.wasm", "3.0.0.wasm");
+    eventually("the version that computes it", async || {
+        let answer = agent.http.get(&ready("3.0.0")).await.unwrap();
+        answer.status.is_success().then_some(())
+    })
+    .await;
+}
+
+/// A tensor of shape `[1, 4]` as NumPy stores it.
+fn row_of_npy(values: &[f32; 4]) -> Vec<u8> {
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4), }";
+    let header = format!("{header:<117}\n");
+    let len = u16::try_from(header.len()).unwrap();
+    [
+        &b"\x93NUMPY\x01\x00"[..],
+        &len.to_le_bytes(),
+        header.as_bytes(),
+        &bytes(values),
+    ]
+    .concat()
+}
+
+fn bytes(values: &[f32; 4]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
+}
+
+/// `file` with the one occurrence of `from` replaced by `to`, which is as long.
+fn replaced(mut file: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    let at = file.windows(from.len()).position(|window| window == from);
+    let at = at.expect("the sample lies in the module");
+    file[at..at + to.len()].copy_from_slice(to);
+    file
 }

@@ -261,7 +261,7 @@ async fn sigterm_finishes_what_is_under_way_and_exits_0() {
 async fn the_daemon_of_its_own_name_is_the_same_and_says_one_line() {
     let site = Site::new();
     site.pack_doubler();
-    let text = "listen = '127.0.0.1:0'\nmodules = ['doubler.wasm']\n";
+    let text = "listen = '127.0.0.1:0'\nmodules = ['doubler.wasm']\ntrust.allow-unsigned = true\n";
     let config = site.configuration("agent", text);
     let mut command = Command::new(binary("tidegate-agent"));
     let mut daemon = Daemon::start(command.arg("--config").arg(config), "tidegate-agent").unwrap();

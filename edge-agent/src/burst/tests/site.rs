@@ -37,19 +37,23 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// A module that needs no guest of its own.
-pub(super) fn served() -> Arc<Served> {
+pub(super) fn served(version: &str) -> Arc<Served> {
     let index = ModelIndex(0);
-    let model = model();
-    Arc::new(Served { index, model })
+    let model = model(version);
+    Arc::new(Served {
+        index,
+        model,
+        kept: None,
+    })
 }
 
-fn model() -> Arc<Model> {
+fn model(version: &str) -> Arc<Model> {
     let spec = |name: &str| TensorSpec {
         name: name.to_owned(),
         dtype: Dtype::Fp32,
         shape: vec![-1],
     };
-    let manifest = Manifest::new("relu", "1.0.0", vec![spec("x")], vec![spec("y")]);
+    let manifest = Manifest::new("relu", version, vec![spec("x")], vec![spec("y")]);
     let component = pass_through("main").unwrap();
     let file = ModuleFile::assemble(&component, manifest, &[("main", RELU)]).unwrap();
     let runtime = Runtime::start(RuntimeConfig::new(1)).unwrap();
@@ -87,7 +91,7 @@ impl Site {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         make_dev_certs(folder.path()).unwrap();
-        let served = served();
+        let served = served("1.0.0");
         let config = BurstConfig {
             relays: Vec::new(),
             relays_file: Some(folder.path().join("relays.txt")),
@@ -113,7 +117,7 @@ impl Site {
     pub(super) fn config(&self, listen: SocketAddr, extra: &str) -> Config {
         let text = format!(
             "listen = \"{listen}\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"\n\
-             ca = \"ca.pem\"\nslots = 1\nstate-dir = \"state\"\n{extra}"
+             ca = \"ca.pem\"\nslots = 1\ntrust.allow-unsigned = true\nstate-dir = \"state\"\n{extra}"
         );
         Config {
             vetting: None,
@@ -126,7 +130,7 @@ impl Site {
         std::fs::write(self.folder.path().join("relays.txt"), lines).unwrap();
     }
 
-    async fn event(&mut self) -> RelayEvent {
+    pub(super) async fn event(&mut self) -> RelayEvent {
         soon(self.events.recv())
             .await
             .expect("the links should live on")
