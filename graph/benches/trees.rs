@@ -1,4 +1,4 @@
-//! What do a hundred trees cost for one row, and for a thousand? 5 us and 2 ms.
+//! What do a hundred trees cost for one row, and for a thousand?
 //!
 //! `cargo bench -p tidegate-graph --bench trees`. Against ONNX Runtime, in one run and on one thread each:
 //! `python graph/benches/ratio.py MODEL...`.
