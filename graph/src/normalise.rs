@@ -92,6 +92,7 @@ fn check_graph(graph: &GraphProto, depth: usize, counted: &mut usize) -> Result<
 fn is_known_domain(node: &NodeProto) -> bool {
     match node.domain.as_str() {
         "" | "ai.onnx" | "ai.onnx.ml" => true,
+        "ai.onnx.preview" => node.op_type == "FlexAttention",
         "com.microsoft" => CONTRIBUTED.contains(&node.op_type.as_str()),
         _ => false,
     }
