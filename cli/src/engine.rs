@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tidegate_daemon::state::StateConfig;
-use tidegate_runtime::{CacheConfig, Runtime, RuntimeConfig, StartError, Vetting};
+use tidegate_runtime::{
+    CacheConfig, Runtime, RuntimeConfig, StartError, Vetting, tract_guest_beside_program,
+};
 
 /// Starts a runtime for at most `slots_max` requests at once, which keeps compiled code where the daemons
 /// do by default, and prepares graphs in a child process first.
@@ -15,6 +17,7 @@ pub(crate) fn start(slots_max: usize) -> Result<Arc<Runtime>, StartError> {
     Runtime::start(RuntimeConfig {
         cache,
         vetting: Some(Vetting::by_this_program()),
+        tract_guest: tract_guest_beside_program(),
         ..RuntimeConfig::new(slots_max)
     })
 }

@@ -72,7 +72,7 @@ pub(crate) enum RunError {
         /// The program.
         path: PathBuf,
         /// Why not.
-        source: CommandError,
+        source: Box<CommandError>,
     },
     /// Standard output is closed or full.
     #[error("cannot write to standard output")]
@@ -111,7 +111,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, RunError> {
     };
     let ended = command::run(&program, options).map_err(|source| RunError::Command {
         path: args.program.clone(),
-        source,
+        source: Box::new(source),
     })?;
     let Ended { status, results } = ended;
     for result in results {

@@ -42,6 +42,8 @@ pub struct Config {
     /// The child process that prepares each graph first; it is this program, which has to begin with
     /// [`tidegate_runtime::vet::vet_graph_if_asked`]. Without it graphs are prepared in this process alone.
     pub vetting: Option<Vetting>,
+    /// The engine of graphs as a guest; without it modules that want strict isolation are refused.
+    pub tract_guest: Option<PathBuf>,
     /// Requests that run at once, each on a thread of its own.
     pub slots: usize,
     /// Requests that may wait for a slot.

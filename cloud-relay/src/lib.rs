@@ -96,6 +96,7 @@ pub async fn start(config: Config) -> Result<Relay, StartError> {
     let runtime = Runtime::start(RuntimeConfig {
         cache,
         vetting: config.vetting,
+        tract_guest: config.tract_guest,
         ..RuntimeConfig::new(config.slots)
     })
     .map_err(|source| StartError::Runtime { source })?;

@@ -47,6 +47,8 @@ pub struct Config {
     /// The child process that prepares each graph first; it is this program, which has to begin with
     /// [`tidegate_runtime::vet::vet_graph_if_asked`]. Without it graphs are prepared in this process alone.
     pub vetting: Option<Vetting>,
+    /// The engine of graphs as a guest; without it modules that want strict isolation are refused.
+    pub tract_guest: Option<PathBuf>,
     /// Jobs that may wait for a slot.
     pub queue_len_max: usize,
     /// Requests that may be in the process at once, on the device or on relays.

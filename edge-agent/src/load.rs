@@ -88,6 +88,7 @@ async fn start_runtime(
     let runtime = RuntimeConfig {
         cache,
         vetting: config.vetting.clone(),
+        tract_guest: config.tract_guest.clone(),
         // One more than the slots, for what the workshop runs.
         ..RuntimeConfig::new((config.policy.slots + 1).min(SLOTS_MAX))
     };

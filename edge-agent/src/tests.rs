@@ -39,6 +39,7 @@ fn config(folder: &Path, text: &str) -> Config {
     // The program of these tests is no agent that could vet graphs.
     Config {
         vetting: None,
+        tract_guest: None,
         ..Config::parse(&text, &folder.join("agent.toml")).unwrap()
     }
 }

@@ -16,6 +16,7 @@ mod external;
 mod fills;
 mod fix;
 mod functions;
+pub mod message;
 mod nibbles;
 mod normalise;
 mod ops;
@@ -51,6 +52,7 @@ pub const NODES_MAX: usize = 50_000;
 const AXIS_BYTES_MAX: usize = 256;
 
 /// Stack of a thread that reads or optimises a graph, which recurse over its structure.
+#[cfg(not(target_family = "wasm"))]
 const STACK_BYTES: usize = 64 << 20;
 
 /// How much a graph may take.
@@ -280,7 +282,17 @@ fn decode(onnx: &[u8]) -> Result<ModelProto, GraphError> {
     Ok(proto)
 }
 
+/// Runs a step of tract where its recursion does not hurt: the sandbox gives a guest a deep stack, and
+/// contains its panics.
+#[cfg(target_family = "wasm")]
+fn on_deep_stack<T: Send>(
+    step: impl FnOnce() -> Result<T, GraphError> + Send,
+) -> Result<T, GraphError> {
+    step()
+}
+
 /// Runs a step of tract where neither its recursion nor its panics hurt.
+#[cfg(not(target_family = "wasm"))]
 fn on_deep_stack<T: Send>(
     step: impl FnOnce() -> Result<T, GraphError> + Send,
 ) -> Result<T, GraphError> {

@@ -435,7 +435,7 @@ fn machines_whose_lists_do_not_fit_are_refused() {
             "has 1 values, not 3",
         ),
         (machine.clone().floats("prob_a", &[1.0]), "differ in length"),
-        (machine.clone().ints("classlabels_ints", &[]), "has a label"),
+        (machine.ints("classlabels_ints", &[]), "has a label"),
     ];
     for (machine, reason) in broken {
         machine.is_refused(reason);

@@ -39,7 +39,7 @@ impl Budget {
 
 /// Why a run was made to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// The request's deadline passed.
     #[error("the deadline passed")]
     DeadlineExceeded,

@@ -19,6 +19,7 @@ mod memory;
 mod nn;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ pub use self::invoke::InvokeError;
 use crate::engine::Ticker;
 use crate::limits::Limits;
 use crate::module::{FILE_BYTES_MAX, MANIFEST_SECTION};
+use crate::runnable::RunnableGraph;
 use crate::sandbox::NamedGraph;
 
 /// Memory of a program for which nobody chose.
@@ -354,7 +356,7 @@ fn graphs(options: &Options) -> Result<Vec<NamedGraph>, CommandError> {
             })?;
             Ok(NamedGraph {
                 name: name.clone(),
-                graph: graph.into(),
+                graph: RunnableGraph::Host(Arc::new(graph)),
             })
         })
         .collect()

@@ -18,6 +18,9 @@ pub struct RuntimeConfig {
     /// The child process that prepares every graph before this process does; without it a graph that
     /// aborts or takes all memory takes this process with it.
     pub vetting: Option<Vetting>,
+    /// The engine of graphs as a guest, `tract-guest.wasm`; without it modules whose graphs must run inside
+    /// the sandbox are refused.
+    pub tract_guest: Option<PathBuf>,
 }
 
 impl RuntimeConfig {
@@ -29,6 +32,7 @@ impl RuntimeConfig {
             limits: Limits::default(),
             cache: None,
             vetting: None,
+            tract_guest: None,
         }
     }
 }

@@ -18,6 +18,9 @@ const CORE_INSTANCES_MAX: u32 = 64;
 /// Most linear memories in a component.
 const MEMORIES_MAX: u32 = 2;
 
+/// Memories, tables and core instances of a graph that runs inside the sandbox, beside its module's.
+const STRICT_MAX: u32 = 1;
+
 /// Most tables in a component: one of the guest's, one that wit-component adds, and spares.
 const TABLES_MAX: u32 = 8;
 
@@ -70,15 +73,15 @@ pub(crate) fn start(slots: usize, limits: &Limits) -> Result<WasmEngine, StartEr
         })?;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(count)
-        .total_core_instances(count * CORE_INSTANCES_MAX)
-        .total_memories(count * MEMORIES_MAX)
-        .total_tables(count * TABLES_MAX)
+        .total_core_instances(count * (CORE_INSTANCES_MAX + STRICT_MAX))
+        .total_memories(count * (MEMORIES_MAX + STRICT_MAX))
+        .total_tables(count * (TABLES_MAX + STRICT_MAX))
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
         .max_tables_per_component(TABLES_MAX)
         .max_component_instance_size(INSTANCE_BYTES_MAX)
         .max_core_instance_size(INSTANCE_BYTES_MAX)
-        .max_memory_size(limits.memory_bytes_max)
+        .max_memory_size(limits.memory_bytes_max.max(limits.strict_memory_bytes_max))
         .table_elements(limits.table_elements_max)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES);

@@ -25,6 +25,9 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// Largest tensor that a graph may make on the way.
     pub graph_tensor_bytes_max: usize,
+    /// Linear memory of a graph that runs inside the sandbox: its weights, as the file has them and as the
+    /// engine does, and what a run takes.
+    pub strict_memory_bytes_max: usize,
     /// Plans kept for each graph with free axes, one per set of input shapes.
     pub plans_max: usize,
     /// Longest run of a request, whatever its deadline.
@@ -47,6 +50,7 @@ impl Default for Limits {
             tensor_bytes_max: 256 << 20,
             output_bytes_max: 64 << 20,
             graph_tensor_bytes_max: 512 << 20,
+            strict_memory_bytes_max: 1 << 30,
             plans_max: 8,
             run_time_max: Duration::from_secs(60),
             log_bytes_max: 4 << 10,

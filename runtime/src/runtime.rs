@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,9 @@ use crate::engine::{self, StartError, Ticker};
 use crate::limits::Limits;
 use crate::model::{Inputs, Model, Outputs};
 use crate::module::{GraphSection, ModuleError, ModuleFile};
+use crate::runnable::RunnableGraph;
 use crate::sandbox::{LogGate, NamedGraph, Sandbox, Terms, is_allowed, linker};
+use crate::strict::{StrictError, StrictGraph, TractGuest, TractGuestError};
 use crate::vet::{VetError, Vetter};
 
 /// What the metadata of a model calls what runs it.
@@ -79,9 +81,6 @@ pub enum LoadError {
         /// The limit, of the host or of the manifest.
         limit: usize,
     },
-    /// Its graphs have to run in the sandbox, which this runtime cannot do.
-    #[error("the module has to run in strict isolation, which is not available here")]
-    Isolation,
     /// A graph cannot be prepared.
     #[error("graph {name:?} cannot be used")]
     Graph {
@@ -89,6 +88,25 @@ pub enum LoadError {
         name: String,
         /// Why.
         source: GraphError,
+    },
+    /// The module or the host's policy wants the graphs inside the sandbox, and the host cannot.
+    #[error(
+        "the module's graphs must run inside the sandbox, which takes the file tract-guest.wasm: none is configured"
+    )]
+    NoTractGuest,
+    /// The engine of graphs that would run inside the sandbox cannot be used.
+    #[error("the module's graphs must run inside the sandbox, and cannot")]
+    TractGuest {
+        /// Why.
+        source: Arc<TractGuestError>,
+    },
+    /// A graph cannot be prepared inside the sandbox.
+    #[error("graph {name:?} cannot be used inside the sandbox")]
+    Strict {
+        /// The graph.
+        name: String,
+        /// Why.
+        source: StrictError,
     },
     /// A graph was kept out of this process.
     #[error("graph {name:?} cannot be used")]
@@ -108,8 +126,43 @@ pub struct Runtime {
     engine_id: EngineId,
     cache: Option<Arc<Cache>>,
     vetter: Option<Vetter>,
-    /// Graphs in use, by digest: modules that carry the same graph share it.
-    graphs: Mutex<HashMap<Digest, Weak<Graph>>>,
+    graphs: Known<Graph>,
+    strict_graphs: Known<StrictGraph>,
+    tract_guest: Option<PathBuf>,
+    /// Made when a module first needs it, since compiling it takes seconds.
+    compiled_guest: OnceLock<Result<Arc<TractGuest>, Arc<TractGuestError>>>,
+}
+
+/// Graphs in use, by digest: modules that carry the same graph share it.
+struct Known<G>(Mutex<HashMap<Digest, Weak<G>>>);
+
+impl<G> Default for Known<G> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<G> Known<G> {
+    /// The graph of this digest, made now if it is not in use. No lock is held meanwhile, since that takes
+    /// seconds; of two makers at once one wins.
+    fn get<E>(
+        &self,
+        digest: Digest,
+        make: impl FnOnce() -> Result<Arc<G>, E>,
+    ) -> Result<Arc<G>, E> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(graph) = lock().get(&digest).and_then(Weak::upgrade) {
+            return Ok(graph);
+        }
+        let made = make()?;
+        let mut graphs = lock();
+        graphs.retain(|_, graph| graph.strong_count() > 0);
+        if let Some(first) = graphs.get(&digest).and_then(Weak::upgrade) {
+            return Ok(first);
+        }
+        graphs.insert(digest, Arc::downgrade(&made));
+        Ok(made)
+    }
 }
 
 /// What a model needs of its runtime to run.
@@ -134,6 +187,7 @@ impl Runtime {
             limits,
             cache,
             vetting,
+            tract_guest,
         } = config;
         let engine = engine::start(slots_max, &limits)?;
         let linker = linker(&engine).map_err(|error| StartError::Link {
@@ -155,35 +209,31 @@ impl Runtime {
             limits,
             vetter: vetting.map(|vetting| Vetter::new(vetting, cache.clone())),
             cache,
-            graphs: Mutex::default(),
+            graphs: Known::default(),
+            strict_graphs: Known::default(),
+            tract_guest,
+            compiled_guest: OnceLock::new(),
         }))
     }
 
     /// Parses, checks, compiles and prepares a module: seconds of CPU, so not on an async executor. Code
     /// and verdicts on graphs that an earlier start kept are used instead.
     pub fn load(&self, file: Bytes) -> Result<Arc<Model>, LoadError> {
-        self.prepare(ModuleFile::parse(file)?)
+        self.load_module(ModuleFile::parse(file)?, Isolation::Host)
     }
 
     /// Reads a module file at a path, bounded, then prepares it as [`Runtime::load`] does.
     pub fn load_file(&self, path: &Path) -> Result<Arc<Model>, LoadError> {
-        self.prepare(ModuleFile::read(path)?)
+        self.load_module(ModuleFile::read(path)?, Isolation::Host)
     }
 
-    /// Prepares a module that was read before, at least as isolated as `isolation` says. What its
-    /// manifest asks for holds if that is more.
+    /// Prepares a module that was read before. Its graphs run where it asks for, and inside the sandbox if
+    /// `isolation` says so.
     pub fn load_module(
         &self,
         module: ModuleFile,
         isolation: Isolation,
     ) -> Result<Arc<Model>, LoadError> {
-        match isolation.max(module.manifest().isolation) {
-            Isolation::Host => self.prepare(module),
-            Isolation::Strict => Err(LoadError::Isolation),
-        }
-    }
-
-    fn prepare(&self, module: ModuleFile) -> Result<Arc<Model>, LoadError> {
         if let Some(name) = module.imports().iter().find(|name| !is_allowed(name)) {
             let name = name.clone();
             return Err(LoadError::Import { name });
@@ -193,8 +243,15 @@ impl Runtime {
         let graphs = module
             .graphs()
             .iter()
-            .map(|section| self.graph(section))
-            .collect::<Result<_, _>>()?;
+            .map(|section| {
+                let name = section.name.clone();
+                let graph = match module.manifest().isolation.max(isolation) {
+                    Isolation::Host => RunnableGraph::Host(self.graph(section)?),
+                    Isolation::Strict => RunnableGraph::Strict(self.strict_graph(section)?),
+                };
+                Ok(NamedGraph { name, graph })
+            })
+            .collect::<Result<_, LoadError>>()?;
         let component = self.compile(&module, &limits)?;
         let pre = self
             .linker
@@ -276,45 +333,48 @@ impl Runtime {
         Ok(index)
     }
 
-    fn graph(&self, section: &GraphSection) -> Result<NamedGraph, LoadError> {
-        let name = section.name.clone();
-        let known = || {
-            let graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-            graphs.get(&section.digest).and_then(Weak::upgrade)
-        };
-        if let Some(graph) = known() {
-            return Ok(NamedGraph { name, graph });
-        }
-        // The lock is not held meanwhile: preparing takes seconds. Of two loads at once one wins.
+    fn graph(&self, section: &GraphSection) -> Result<Arc<Graph>, LoadError> {
+        let name = || section.name.clone();
         let limits = GraphLimits {
             tensor_bytes_max: self.limits.graph_tensor_bytes_max,
             plans_max: self.limits.plans_max,
         };
-        let read = match &self.vetter {
-            Some(vetter) => {
-                let vetted = vetter.vet(&section.onnx, section.digest, limits);
-                vetted.map_err(|source| LoadError::Vet {
-                    name: name.clone(),
-                    source,
-                })?;
-                Graph::read_only(&section.onnx, limits).map(prepared_behind)
-            }
-            None => Graph::read(&section.onnx, limits).map(Arc::new),
-        };
-        let graph = read.map_err(|source| LoadError::Graph {
-            name: name.clone(),
-            source,
+        self.graphs.get(section.digest, || {
+            let read = match &self.vetter {
+                Some(vetter) => {
+                    let vetted = vetter.vet(&section.onnx, section.digest, limits);
+                    vetted.map_err(|source| LoadError::Vet {
+                        name: name(),
+                        source,
+                    })?;
+                    Graph::read_only(&section.onnx, limits).map(prepared_behind)
+                }
+                None => Graph::read(&section.onnx, limits).map(Arc::new),
+            };
+            read.map_err(|source| LoadError::Graph {
+                name: name(),
+                source,
+            })
+        })
+    }
+
+    fn strict_graph(&self, section: &GraphSection) -> Result<Arc<StrictGraph>, LoadError> {
+        let path = self.tract_guest.as_ref().ok_or(LoadError::NoTractGuest)?;
+        let guest = self.compiled_guest.get_or_init(|| {
+            let guest = TractGuest::read(path, Arc::clone(&self.shared))?;
+            Ok(Arc::new(guest))
+        });
+        let guest = guest.as_ref().map_err(|source| LoadError::TractGuest {
+            source: Arc::clone(source),
         })?;
-        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-        graphs.retain(|_, graph| graph.strong_count() > 0);
-        let graph = match graphs.get(&section.digest).and_then(Weak::upgrade) {
-            Some(first) => first,
-            None => {
-                graphs.insert(section.digest, Arc::downgrade(&graph));
-                graph
-            }
-        };
-        Ok(NamedGraph { name, graph })
+        self.strict_graphs.get(section.digest, || {
+            let (guest, onnx) = (Arc::clone(guest), section.onnx.clone());
+            let read = StrictGraph::read(guest, onnx, &self.limits);
+            read.map(Arc::new).map_err(|source| LoadError::Strict {
+                name: section.name.clone(),
+                source,
+            })
+        })
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) use self::nn::{
 };
 use crate::budget::{Budget, Stop};
 use crate::limits::Limits;
-use tidegate_graph::Graph;
+use crate::runnable::RunnableGraph;
 
 /// A tensor that a guest has a handle of.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(crate) struct HostTensor(pub(crate) Tensor);
 #[derive(Debug)]
 pub(crate) struct NamedGraph {
     pub(crate) name: String,
-    pub(crate) graph: Arc<Graph>,
+    pub(crate) graph: RunnableGraph,
 }
 
 /// What does not change from request to request of a module.

@@ -23,6 +23,9 @@ const RUSTUP_LIMIT: Duration = Duration::from_secs(180);
 /// The modules that ship: the guest's folder, and the name by which it loads its graph.
 const MODULES: [(&str, &str); 1] = [("face", "ultraface320")];
 
+/// The engine of graphs as a guest, for strict isolation: its package, and the name of its file.
+const TRACT_GUEST: (&str, &str) = ("tidegate-tract-guest", "tract-guest.wasm");
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Pack with the release build of `tidegate`.
@@ -99,6 +102,12 @@ pub(crate) fn pack(workspace: &Workspace, profile: Profile, guests: &Guests) -> 
         pack.args(["--graph-name", graph]);
         run_command(&mut pack)?;
     }
+    let (package, file) = TRACT_GUEST;
+    let built = guests
+        .folder
+        .join(format!("{}.wasm", package.replace('-', "_")));
+    std::fs::copy(&built, modules.join(file))
+        .with_context(|| format!("cannot copy {}", built.display()))?;
     Ok(())
 }
 
@@ -136,7 +145,10 @@ fn build_by_debian(workspace: &Workspace) -> Result<Guests> {
 }
 
 fn package_flags() -> impl Iterator<Item = String> {
-    MODULES
+    let modules = MODULES
         .into_iter()
-        .map(|(name, _)| format!("--package=tidegate-module-{name}"))
+        .map(|(name, _)| format!("tidegate-module-{name}"));
+    modules
+        .chain([TRACT_GUEST.0.to_owned()])
+        .map(|package| format!("--package={package}"))
 }

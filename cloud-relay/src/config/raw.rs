@@ -10,18 +10,18 @@ use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{ConfigError, Source, Spanned};
 use tidegate_identity::IdentityFiles;
 use tidegate_registry::trust::{RawTrust, TrustPolicy};
-use tidegate_runtime::SLOTS_MAX;
 use tidegate_runtime::module::FILE_BYTES_MAX;
 use tidegate_runtime::vet::{
     GRAPH_CPU_SECONDS_MAX, GRAPH_MEMORY_BYTES_MAX, GRAPH_MEMORY_BYTES_MIN, Vetting,
 };
+use tidegate_runtime::{SLOTS_MAX, tract_guest_beside_program};
 use tidegate_wire::{MODULES_MAX, PAYLOAD_BYTES_MAX};
 
 use super::Config;
 
 /// Every key, for the test that the example shows them all.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 24] = [
     "name",
     "listen",
     "metrics-listen",
@@ -33,6 +33,7 @@ pub(super) const KEYS: [&str; 23] = [
     "state-bytes-max",
     "graph-memory-max",
     "graph-seconds-max",
+    "tract-guest",
     "slots",
     "queue-len-max",
     "module-bytes-max",
@@ -60,6 +61,7 @@ struct Raw {
     state_dir: Option<PathBuf>,
     state_bytes_max: Option<Spanned<u64>>,
     graph_memory_max: Option<Spanned<u64>>,
+    tract_guest: Option<PathBuf>,
     graph_seconds_max: Option<Spanned<u64>>,
     slots: Option<Spanned<u64>>,
     queue_len_max: Option<Spanned<u64>>,
@@ -136,6 +138,10 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             )?),
             ..vetting
         }),
+        tract_guest: raw
+            .tract_guest
+            .map(|path| source.beside(path))
+            .or_else(tract_guest_beside_program),
         slots: source.whole("slots", &raw.slots, cores, 1..=SLOTS_MAX)?,
         queue_len_max: source.whole("queue-len-max", &raw.queue_len_max, 64, 1..=65_536)?,
         module_bytes_max,

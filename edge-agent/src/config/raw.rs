@@ -13,10 +13,10 @@ use tidegate_daemon::config::{ConfigError, Source, Spanned};
 use tidegate_identity::IdentityFiles;
 use tidegate_inference::TIME_MAX;
 use tidegate_registry::trust::{RawTrust, TrustPolicy};
-use tidegate_runtime::SLOTS_MAX;
 use tidegate_runtime::vet::{
     GRAPH_CPU_SECONDS_MAX, GRAPH_MEMORY_BYTES_MAX, GRAPH_MEMORY_BYTES_MIN, Vetting,
 };
+use tidegate_runtime::{SLOTS_MAX, tract_guest_beside_program};
 use tidegate_wire::MODULES_MAX;
 
 use super::{
@@ -49,6 +49,7 @@ struct Raw {
     state_dir: Option<PathBuf>,
     state_bytes_max: Option<Spanned<u64>>,
     graph_memory_max: Option<Spanned<u64>>,
+    tract_guest: Option<PathBuf>,
     graph_seconds_max: Option<Spanned<u64>>,
     slots: Option<Spanned<u64>>,
     queue_len_max: Option<Spanned<u64>>,
@@ -165,6 +166,10 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             &raw.graph_memory_max,
             &raw.graph_seconds_max,
         )?),
+        tract_guest: raw
+            .tract_guest
+            .map(|path| source.beside(path))
+            .or_else(tract_guest_beside_program),
         queue_len_max: whole("queue-len-max", &raw.queue_len_max, 64, 1..=65_536)?,
         requests_max: whole("requests-max", &raw.requests_max, 1024, 1..=65_536)?,
         request_bytes_max,

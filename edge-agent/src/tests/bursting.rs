@@ -36,6 +36,7 @@ impl Site {
         );
         let config = Config {
             vetting: None,
+            tract_guest: None,
             ..Config::parse(&text, &folder.path().join("relay.toml")).unwrap()
         };
         let relay = tidegate_cloud_relay::start(config).await.unwrap();

@@ -156,7 +156,7 @@ fn a_truncated_entry_is_rebuilt() {
     }
     is_rebuilt("longer by a byte", |_, entry| {
         let bytes = fs::read(entry).unwrap();
-        fs::write(entry, &[&bytes[..], &[0]].concat()).unwrap();
+        fs::write(entry, [&bytes[..], &[0]].concat()).unwrap();
     });
 }
 
@@ -233,7 +233,7 @@ fn a_link_to_an_entry_is_no_entry() {
 fn without_permission_a_module_is_compiled() {
     let (state, module) = warm();
     let entry = only_entry(state.path());
-    fs::set_permissions(&entry, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&entry, Permissions::from_mode(0o000)).unwrap();
     serves(state.path(), &module);
     // What cannot be read or replaced, whoever asks.
     fs::remove_file(&entry).unwrap();

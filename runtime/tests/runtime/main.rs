@@ -12,4 +12,5 @@ mod fixture;
 mod hostile;
 mod samples;
 mod slots;
+mod strict;
 mod vetting;

@@ -104,6 +104,11 @@ fn this_program_prepares_a_graph_when_asked() {
 }
 
 /// A test by name only: a process that does not do what it was started for.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::zombie_processes,
+    reason = "it misbehaves on purpose"
+)]
 #[test]
 fn this_program_misbehaves_when_asked() {
     let mut arguments = std::env::args().skip_while(|argument| argument != MISBEHAVE);
@@ -126,7 +131,7 @@ fn this_program_misbehaves_when_asked() {
         Some("leave a child behind") => {
             let mut sleep = Command::new("/bin/sleep");
             let _ = rustix::process::setsid();
-            sleep.arg("600").stdin(Stdio::null()).spawn().unwrap();
+            sleep.arg("30").stdin(Stdio::null()).spawn().unwrap();
         }
         Some(other) => panic!("{other:?} is no misbehaviour"),
     }

@@ -53,6 +53,7 @@ pub(super) fn cargo(folder: &Path) -> Result<Command> {
         "-Clinker-flavor=wasm-ld",
         "-Clink-self-contained=no",
         "-Ctarget-feature=+simd128",
+        "--cfg=getrandom_backend=\"unsupported\"",
     ];
     let mut cargo = Command::new(CARGO);
     cargo

@@ -121,6 +121,7 @@ impl Site {
         );
         Config {
             vetting: None,
+            tract_guest: None,
             ..Config::parse(&text, &self.folder.path().join("relay.toml")).unwrap()
         }
     }

@@ -3,21 +3,20 @@
 use tidegate_inference::{FailureKind, NamedTensor, Tensor};
 
 use super::{ErrorCode, HostError, Outputs};
-use crate::budget::Stop;
+use crate::runnable::{Blame, RunnableGraph};
 use crate::sandbox::Sandbox;
-use tidegate_graph::{Graph, GraphError, RunError};
 
 /// Runs a graph on what a guest gave, and hands the outputs to it.
 pub(crate) fn compute(
     sandbox: &mut Sandbox,
-    graph: &Graph,
+    graph: &RunnableGraph,
     inputs: Vec<NamedTensor>,
 ) -> Result<Outputs, HostError> {
     sandbox.take_compute_failure();
     let inputs = in_order(graph, inputs)?;
     let outputs = graph
-        .run(&inputs, || sandbox.budget.check())
-        .map_err(|error| run_error(sandbox, graph, &error))?;
+        .run(&inputs, &sandbox.budget)
+        .map_err(|error| host_error(sandbox, graph.blame(&error), error.to_string()))?;
     drop(inputs);
     hand_over(sandbox, graph, outputs)
 }
@@ -25,7 +24,7 @@ pub(crate) fn compute(
 /// Gives the guest all outputs or none.
 fn hand_over(
     sandbox: &mut Sandbox,
-    graph: &Graph,
+    graph: &RunnableGraph,
     outputs: Vec<Tensor>,
 ) -> Result<Outputs, HostError> {
     let mut handles = Vec::with_capacity(outputs.len());
@@ -46,7 +45,7 @@ fn hand_over(
 }
 
 /// The inputs in the graph's order, each there once and of the type and shape that the graph takes.
-fn in_order(graph: &Graph, mut inputs: Vec<NamedTensor>) -> Result<Vec<Tensor>, HostError> {
+fn in_order(graph: &RunnableGraph, mut inputs: Vec<NamedTensor>) -> Result<Vec<Tensor>, HostError> {
     let invalid = |message: String| HostError::new(ErrorCode::InvalidArgument, message);
     let mut ordered = Vec::with_capacity(graph.inputs().len());
     for (index, spec) in graph.inputs().iter().enumerate() {
@@ -78,38 +77,17 @@ fn in_order(graph: &Graph, mut inputs: Vec<NamedTensor>) -> Result<Vec<Tensor>, 
     }
 }
 
-/// Where the caller chose a shape, the engine may find out only in the run that it does not fit.
-fn run_error(sandbox: &mut Sandbox, graph: &Graph, error: &RunError<Stop>) -> HostError {
-    let message = error.to_string();
-    match error {
-        RunError::Input { .. } => HostError::new(ErrorCode::InvalidArgument, message),
-        RunError::TooLarge(_) => {
-            sandbox.fail_compute(FailureKind::TooLarge, &message);
-            HostError::new(ErrorCode::TooLarge, message)
-        }
-        // A graph whose inputs leave nothing open was prepared when its module was loaded, so what
-        // fails here is what the caller chose.
-        RunError::Plan(error) => {
-            let (code, kind) = match error {
-                GraphError::NodeTooLarge { .. } => (ErrorCode::TooLarge, FailureKind::TooLarge),
-                GraphError::Thread { .. } => (ErrorCode::RuntimeError, FailureKind::Internal),
-                _ if graph.has_free_axes() => (ErrorCode::InvalidArgument, FailureKind::Invalid),
-                _ => (ErrorCode::RuntimeError, FailureKind::Module),
-            };
-            sandbox.fail_compute(kind, &message);
-            HostError::new(code, message)
-        }
-        RunError::Failed { .. } if graph.has_free_axes() => {
-            sandbox.fail_compute(FailureKind::Invalid, &message);
-            HostError::new(ErrorCode::InvalidArgument, message)
-        }
-        RunError::Failed { .. } => {
-            sandbox.fail_compute(FailureKind::Module, &message);
-            HostError::new(ErrorCode::RuntimeError, message)
-        }
+/// What the guest is told. Unless it is to blame, the request fails so, whatever the guest makes of it.
+fn host_error(sandbox: &mut Sandbox, blame: Blame, message: String) -> HostError {
+    let (code, kind) = match blame {
+        Blame::Guest => return HostError::new(ErrorCode::InvalidArgument, message),
         // The budget is over: the caller of this looks at it and stops the guest.
-        RunError::Stopped(Stop::DeadlineExceeded | Stop::Cancelled | Stop::TooLong) => {
-            HostError::new(ErrorCode::Timeout, message)
-        }
-    }
+        Blame::Time => return HostError::new(ErrorCode::Timeout, message),
+        Blame::Inputs => (ErrorCode::InvalidArgument, FailureKind::Invalid),
+        Blame::Size => (ErrorCode::TooLarge, FailureKind::TooLarge),
+        Blame::Graph => (ErrorCode::RuntimeError, FailureKind::Module),
+        Blame::Host => (ErrorCode::RuntimeError, FailureKind::Internal),
+    };
+    sandbox.fail_compute(kind, &message);
+    HostError::new(code, message)
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tidegate_graph::{Graph, GraphError, GraphLimits};
 
 use super::{ErrorCode, HostError};
+use crate::runnable::RunnableGraph;
 use crate::sandbox::Terms;
 
 /// Most parts in which a guest hands over a graph. ONNX comes in one, OpenVINO's format in two.
@@ -63,7 +64,7 @@ impl Drop for Charge {
 /// A graph that a guest has a handle of. It lives as long as any handle or context of it.
 #[derive(Clone)]
 pub(crate) struct HostGraph {
-    graph: Arc<Graph>,
+    graph: RunnableGraph,
     _charge: Option<Arc<Charge>>,
 }
 
@@ -75,7 +76,7 @@ impl fmt::Debug for HostGraph {
 
 impl HostGraph {
     /// The graph itself.
-    pub(crate) fn graph(&self) -> &Graph {
+    pub(crate) fn graph(&self) -> &RunnableGraph {
         &self.graph
     }
 }
@@ -88,7 +89,7 @@ pub(crate) fn by_name(terms: &Terms, name: &str) -> Result<HostGraph, HostError>
         HostError::new(ErrorCode::NotFound, format!("there is no graph {name:?}"))
     })?;
     Ok(HostGraph {
-        graph: Arc::clone(&found.graph),
+        graph: found.graph.clone(),
         _charge: None,
     })
 }
@@ -135,7 +136,7 @@ fn read(brought: &Arc<Brought>, onnx: &[u8]) -> Result<HostGraph, HostError> {
     let graph = Graph::read(onnx, brought.limits)
         .map_err(|error| HostError::new(code(&error), format!("cannot use the graph: {error}")))?;
     Ok(HostGraph {
-        graph: Arc::new(graph),
+        graph: RunnableGraph::Host(Arc::new(graph)),
         _charge: Some(Arc::new(charge)),
     })
 }

@@ -25,7 +25,7 @@ fn places_outside_the_memory_are_refused() {
     for call in [
         format!("(call $load AT {one} {one} {zero} (i32.const 520))"),
         format!("(call $load (i32.const 608) {one} {one} {zero} AT)"),
-        format!("(call $load_by_name AT (i32.const 4) (i32.const 520))"),
+        "(call $load_by_name AT (i32.const 4) (i32.const 520))".to_owned(),
         format!("(call $load_by_name {g} {one} AT)"),
         format!("(call $load_by_name_with_config AT (i32.const 4) {zero} {zero} (i32.const 520))"),
         format!("(call $load_by_name_with_config {g} {one} AT (i32.const 4) (i32.const 520))"),
