@@ -1,5 +1,7 @@
 //! The configuration file as written, and its way to what is meant.
 
+mod relays;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
@@ -10,7 +12,6 @@ use tidegate_control::rollout::{RolloutPolicy, SHARE_MAX, SHARE_MIN};
 use tidegate_control::{Foresight, Policy};
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{ConfigError, Source, Spanned};
-use tidegate_identity::IdentityFiles;
 use tidegate_inference::TIME_MAX;
 use tidegate_registry::trust::{RawTrust, TrustPolicy};
 use tidegate_runtime::vet::{
@@ -19,9 +20,8 @@ use tidegate_runtime::vet::{
 use tidegate_runtime::{SLOTS_MAX, tract_guest_beside_program};
 use tidegate_wire::MODULES_MAX;
 
-use super::{
-    Config, Module, ParseRelayAddressError, RELAYS_MAX, RelayAddress, Relays, Rollout, arrivals,
-};
+use self::relays::relays;
+use super::{Config, Module, Rollout, arrivals};
 
 /// Longest SLO, run or round trip: as long as a request may take at all.
 const REQUEST_MS_MAX: u64 = TIME_MAX.as_secs() * 1000;
@@ -360,43 +360,4 @@ fn rollout(source: Source<'_>, raw: &RawRollout) -> Result<Rollout, ConfigError>
             watch: seconds("rollout.watch-s", &raw.watch_s, default.watch, 0)?,
         },
     })
-}
-
-fn relays(source: Source<'_>, burst: RawBurst) -> Result<Option<Relays>, ConfigError> {
-    let file = burst.relays_file.map(|path| source.beside(path));
-    let addresses = match burst.relays {
-        Some(relays) => addresses(source, relays)?,
-        None => Vec::new(),
-    };
-    if addresses.is_empty() && file.is_none() {
-        return Ok(None);
-    }
-    let needed = |key, path| source.needed(key, path, "relays are reached by mutual TLS only");
-    Ok(Some(Relays {
-        addresses,
-        file,
-        identity: IdentityFiles {
-            certificate: needed("burst.certificate", burst.certificate)?,
-            key: needed("burst.key", burst.key)?,
-            ca: needed("burst.ca", burst.ca)?,
-        },
-    }))
-}
-
-fn addresses(
-    source: Source<'_>,
-    written: Spanned<Vec<Spanned<String>>>,
-) -> Result<Vec<RelayAddress>, ConfigError> {
-    let len = written.get_ref().len();
-    if len > RELAYS_MAX {
-        let problem = format!("must list at most {RELAYS_MAX} relays, not {len}");
-        return Err(source.value("burst.relays", written.span(), problem));
-    }
-    let parse = |relay: Spanned<String>| {
-        let parsed = relay.get_ref().parse();
-        parsed.map_err(|error: ParseRelayAddressError| {
-            source.value("burst.relays", relay.span(), error.to_string())
-        })
-    };
-    written.into_inner().into_iter().map(parse).collect()
 }
