@@ -24,7 +24,7 @@ const RUSTUP_LIMIT: Duration = Duration::from_secs(180);
 const MODULES: [(&str, &str); 1] = [("face", "ultraface320")];
 
 /// The engine of graphs as a guest, for strict isolation: its package, and the name of its file.
-const TRACT_GUEST: (&str, &str) = ("tidegate-tract-guest", "tract-guest.wasm");
+pub(crate) const TRACT_GUEST: (&str, &str) = ("tidegate-tract-guest", "tract-guest.wasm");
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
