@@ -9,7 +9,7 @@ use tidegate_registry::signature::SecretKey;
 
 /// Make a key that signs modules: NAME.key, the secret, and NAME.pub, for those who verify.
 ///
-/// The public key is one line, which goes into a configuration's [trust] table as it is. Files that are
+/// The public key is one line, which goes into the table trust of a configuration as it is. Files that are
 /// there are never replaced.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
