@@ -26,6 +26,9 @@ use self::image::Image;
 use crate::budget::{Budget, Stop};
 use crate::limits::Limits;
 
+/// Longest preparation of a graph, or of a plan for new shapes.
+const PREPARE_TIME_MAX: Duration = Duration::from_secs(120);
+
 /// The file of the engine's guest where the project is installed (beside the program, or in
 /// `../share/tidegate`) or was built (in `../modules`), if it is there.
 #[must_use]
@@ -37,9 +40,6 @@ pub fn tract_guest_beside_program() -> Option<PathBuf> {
         .map(|place| folder.join(place).join("tract-guest.wasm"))
         .find(|path| path.is_file())
 }
-
-/// Longest preparation of a graph, or of a plan for new shapes.
-const PREPARE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Why a graph inside the sandbox gives no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -153,8 +153,9 @@ impl StrictGraph {
         Ok(outputs)
     }
 
-    /// The image for inputs of these shapes, made now if it is not there. Of several threads that want
-    /// the same image one makes it and the others wait for it.
+    /// The image for inputs of these shapes, made now if it is not there, which takes at most
+    /// [`PREPARE_TIME_MAX`] and the compiler's time, whatever the request's deadline. Of several threads that
+    /// want the same image one makes it and the others wait for it.
     fn planned(&self, inputs: &[Tensor]) -> Result<Image, StrictError> {
         let shapes: Vec<Shape> = inputs
             .iter()
@@ -183,7 +184,15 @@ impl StrictGraph {
             message::read_tensors(&answer)?.map_err(StrictError::Refused)?;
             instance.guest.image()
         });
-        image.clone()
+        let image = image.clone();
+        if let Err(error) = &image
+            && !matches!(error, StrictError::Refused(_))
+        {
+            // Only what the engine says of these shapes would be said again.
+            let mut all = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|other| !Arc::ptr_eq(&other.image, &planned.image));
+        }
+        image
     }
 }
 

@@ -143,8 +143,8 @@ enum Report {
 struct Verdict {
     /// Most memory that was resident at once.
     peak_bytes: u64,
-    /// Time by the clock.
-    micros: u64,
+    /// Processor time.
+    cpu_micros: u64,
 }
 
 /// Vets graphs, and remembers the good ones.
@@ -196,7 +196,7 @@ impl Vetter {
         tracing::debug!(
             graph = %digest,
             peak_bytes = verdict.peak_bytes,
-            micros = verdict.micros,
+            cpu_micros = verdict.cpu_micros,
             "a graph was prepared in a child process"
         );
         if let (Some(cache), Ok(payload)) = (&self.cache, serde_json::to_vec(&verdict)) {
@@ -213,7 +213,7 @@ impl Vetter {
     /// Whether a verdict of an earlier start was reached within what may be taken now.
     fn is_within(&self, verdict: Verdict) -> bool {
         verdict.peak_bytes <= self.vetting.memory_bytes_max
-            && Duration::from_micros(verdict.micros) <= self.vetting.cpu_time_max
+            && Duration::from_micros(verdict.cpu_micros) <= self.vetting.cpu_time_max
     }
 
     /// A verdict holds for this graph, these limits and this program: its version, and the length and

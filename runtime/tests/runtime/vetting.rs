@@ -120,7 +120,7 @@ fn this_program_misbehaves_when_asked() {
         Some("say nothing") => std::process::exit(0),
         Some("lie") => println!("\ntidegate-graph {{\"Good\":7}}"),
         Some("die with a report") => {
-            println!("\ntidegate-graph {{\"Good\":{{\"peak_bytes\":1,\"micros\":1}}}}");
+            println!("\ntidegate-graph {{\"Good\":{{\"peak_bytes\":1,\"cpu_micros\":1}}}}");
             std::process::abort();
         }
         Some("wait") => std::thread::sleep(Duration::from_secs(600)),
