@@ -25,8 +25,9 @@ pub(crate) async fn run(service: Arc<Service>) {
     loop {
         ticks.tick().await;
         for turned in service.models.tick() {
-            conclude(&service, &turned);
+            // First, so that a turn that is shown outlives the process.
             service.learn(&turned).await;
+            conclude(&service, &turned);
         }
     }
 }

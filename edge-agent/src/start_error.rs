@@ -36,7 +36,7 @@ pub enum StartError {
         source: tidegate_runtime::StartError,
     },
     /// What must be remembered of the versions that ran here cannot be.
-    #[error("failed to open the memory of versions")]
+    #[error("failed to read the highest versions that ran here (seen.json)")]
     Memory {
         /// Why.
         source: SeenError,

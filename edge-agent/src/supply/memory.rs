@@ -133,10 +133,15 @@ impl Memory {
             seen.record(name, version).map_err(RememberError::Seen)?;
         }
         let before = kept.by_source.entry(source.to_owned()).or_default();
-        if before.good.replace(digest) == Some(digest) {
+        let before = before.good.replace(digest);
+        if before == Some(digest) {
             return Ok(());
         }
-        kept.write()
+        kept.write().inspect_err(|_| {
+            // What is not on the disk is written with the next version that proves itself.
+            let remembered = kept.by_source.get_mut(source);
+            remembered.expect("it was entered above").good = before;
+        })
     }
 
     /// These versions were rolled back. Writes a file, so not on an executor.
@@ -196,8 +201,12 @@ fn recall(path: &Path) -> BTreeMap<String, Remembered> {
 fn read(path: &Path) -> io::Result<BTreeMap<String, Written>> {
     let mut bytes = Vec::new();
     File::open(path)?
-        .take(FILE_BYTES_MAX)
+        .take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let reason = format!("it has more than {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::other(reason));
+    }
     serde_json::from_slice(&bytes).map_err(io::Error::from)
 }
 
