@@ -69,6 +69,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates from outside, and the only ones of this workspace that may use them.
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["open-inference", "edge-agent"]),
+    ("docker_credential", &["registry"]),
     ("minicbor", &["wire"]),
     ("oci-client", &["registry"]),
     ("prometheus-client", &["edge-agent", "cloud-relay"]),
@@ -92,6 +93,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tract-onnx", &["graph"]),
     ("wasmtime", &["runtime"]),
     ("wasmtime-wasi", &["runtime"]),
+    ("wasmtime-wizer", &["runtime"]),
     ("x509-parser", &["identity"]),
 ];
 
