@@ -13,7 +13,7 @@ use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::plan::EvalContext;
 use tract_onnx::tract_hir::infer::{Factoid, InferenceModelPatch, InferenceOp};
 use tract_onnx::tract_hir::internal::{
-    DimLike, EvalOp, InferenceNode, Op, OpState, SpecialOps, StaticName, TypedOp, Validation,
+    DimLike, EvalOp, InferenceNode, Op, OpState, SpecialOps, StaticName, TypedOp, Validation, bail,
 };
 
 use super::{GraphError, shorten_name};
@@ -105,7 +105,11 @@ impl InferenceOp for Bounded {
                 self.check(output)?;
             }
         }
-        self.inner.infer(inputs, outputs, observed)
+        let inferred = self.inner.infer(inputs, outputs, observed)?;
+        if matches!(&*self.inner.name(), "Split" | "Split13") {
+            self.check_split(&inferred.0[0], &inferred.1)?;
+        }
+        Ok(inferred)
     }
 
     fn infer_facts(
@@ -161,6 +165,33 @@ impl InferenceOp for Bounded {
 }
 
 impl Bounded {
+    /// Refuses to split an axis into parts that are not all of it: the engine would drop the rest.
+    fn check_split(&self, whole: &InferenceFact, parts: &[InferenceFact]) -> TractResult<()> {
+        let extents = |fact: &InferenceFact| -> Option<TVec<usize>> {
+            let shape = fact.shape.concretize()?;
+            shape.iter().map(|extent| extent.to_usize().ok()).collect()
+        };
+        let Some(whole) = extents(whole) else {
+            return Ok(());
+        };
+        let Some(parts) = parts.iter().map(extents).collect::<Option<Vec<_>>>() else {
+            return Ok(());
+        };
+        let is_split = |axis: usize| {
+            let sum: usize = parts.iter().map(|part| part[axis]).sum();
+            sum == whole[axis]
+        };
+        let is_kept = |axis: usize| parts.iter().all(|part| part[axis] == whole[axis]);
+        let others_kept = |split| (0..whole.len()).all(|axis| axis == split || is_kept(axis));
+        if !(0..whole.len()).any(|axis| is_split(axis) && others_kept(axis)) {
+            bail!(
+                "the parts of {:?} are not all of the axis",
+                shorten_name(&self.name)
+            );
+        }
+        Ok(())
+    }
+
     fn check(&self, output: &InferenceFact) -> TractResult<()> {
         let Some(shape) = output.shape.concretize() else {
             return Ok(());

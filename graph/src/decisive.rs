@@ -7,11 +7,34 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tidegate_inference::{Dtype, TensorSpec};
+use tidegate_inference::{Dtype, Tensor, TensorSpec};
 use tract_onnx::pb::{GraphProto, NodeProto};
+
+use super::{GraphError, shorten_name};
 
 /// Most elements of an input that decides shapes: more than any shape, axis list or padding has.
 pub(super) const DECISIVE_LEN_MAX: usize = 64;
+
+/// Largest magnitude of a value that decides a shape. The engine computes some shapes with 32 bits, and
+/// what it would cut would come out as another shape without a word.
+const VALUE_MAX: u64 = i32::MAX as u64;
+
+/// Refuses an input whose values are beyond [`VALUE_MAX`].
+pub(super) fn check(spec: &TensorSpec, input: &Tensor) -> Result<(), GraphError> {
+    if input.dtype() != Dtype::Int64 {
+        return Ok(());
+    }
+    let (values, _) = input.data().as_chunks::<8>();
+    let mut values = values.iter().map(|value| i64::from_le_bytes(*value));
+    match values.find(|value| value.unsigned_abs() > VALUE_MAX) {
+        Some(value) => Err(GraphError::Value {
+            place: "input",
+            name: shorten_name(&spec.name),
+            reason: format!("{value} decides a shape, and is beyond {VALUE_MAX}"),
+        }),
+        None => Ok(()),
+    }
+}
 
 /// Positions of the inputs that may decide shapes, going by what they reach, their type and rank.
 pub(super) fn inputs(graph: &GraphProto, inputs: &[TensorSpec]) -> Vec<usize> {

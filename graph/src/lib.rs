@@ -163,6 +163,9 @@ impl Graph {
     ///
     /// `inputs` are in the graph's order.
     pub fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>, GraphError> {
+        for index in &self.decisive {
+            decisive::check(&self.inputs[*index], &inputs[*index])?;
+        }
         let shapes: Vec<Shape> = inputs
             .iter()
             .map(|input| Shape::from_slice(input.shape()))

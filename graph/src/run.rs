@@ -8,8 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidegate_inference::Tensor;
 use tract_onnx::prelude::{IntoArcTensor, TValue, TVec, TractResult};
+use tract_onnx::tract_core::ops::array::Topk;
 use tract_onnx::tract_core::plan::{EvalContext, SimpleState, eval};
-use tract_onnx::tract_hir::internal::{TypedFact, TypedNode, tvec};
+use tract_onnx::tract_hir::internal::{TypedFact, TypedNode, bail, tvec};
 
 use super::convert::{from_native, to_bf16, to_native};
 use super::plan::tensor_bytes;
@@ -89,6 +90,7 @@ impl Plan {
         let mut state = SimpleState::new(&self.simple)?;
         let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
             check()?;
+            check_operands(node, &inputs)?;
             self.check_size(context, node, &inputs)?;
             eval(context, state, node, inputs)
         })?;
@@ -147,4 +149,17 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Refuses operands that the engine would take for others without a word: more of the largest elements
+/// than there are.
+fn check_operands(node: &TypedNode, inputs: &[TValue]) -> TractResult<()> {
+    if let Some(topk) = node.op_as::<Topk>() {
+        let wanted = inputs[1].cast_to_scalar::<i64>()?;
+        let there = inputs[0].shape()[topk.axis];
+        if usize::try_from(wanted).map_or(true, |wanted| wanted > there) {
+            bail!("TopK wants {wanted} of {there} elements");
+        }
+    }
+    Ok(())
 }

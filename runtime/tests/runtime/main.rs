@@ -13,4 +13,5 @@ mod hostile;
 mod samples;
 mod slots;
 mod strict;
+mod values;
 mod vetting;
