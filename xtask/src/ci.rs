@@ -16,7 +16,8 @@ use crate::{test, tidy};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder with reference models and the advisory database: tests that need them run too
+    /// Folder with reference models and the advisory database: tests that need them run too, and
+    /// every model is taken from its file to an agent's answer
     /// [default: the environment's TIDEGATE_DATA].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,

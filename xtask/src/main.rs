@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod demo;
 mod examples;
+mod models;
 mod modules;
 mod process;
 mod python;
@@ -36,6 +37,8 @@ enum Task {
     Modules(modules::Arguments),
     /// Build everything in release form and run `tidegate demo`.
     Demo(demo::Arguments),
+    /// Take real models from the ONNX file to an agent's answer, and compare with ONNX Runtime.
+    Models(models::Arguments),
     /// Run all tests, guests' included.
     Test(test::Arguments),
     /// Run every check that a change must pass, tests last.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let result = Workspace::find().and_then(|workspace| match Arguments::parse().task {
         Task::Modules(arguments) => modules::run(&workspace, &arguments),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
+        Task::Models(arguments) => models::run(&workspace, &arguments),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Ci(arguments) => ci::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),

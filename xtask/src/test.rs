@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::examples;
+use crate::models;
 use crate::modules::{self, Toolchain};
 use crate::process::{apt_install, cargo, exists, run as run_command, run_and_watch};
 use crate::python;
@@ -26,9 +27,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     run_tests(workspace, None, &arguments.rest)
 }
 
-/// Runs every test. With `data`, a folder of reference models, also those that need it.
+/// Runs every test. With `data`, a folder of reference models, also those that need it, and first takes
+/// every model from its file to an agent's answer.
 pub(crate) fn run_all(workspace: &Workspace, data: Option<&Path>) -> Result<()> {
     prepare(workspace)?;
+    if let Some(data) = data {
+        models::run_built(workspace, data)?;
+    }
     run_tests(workspace, data, &[])
 }
 
