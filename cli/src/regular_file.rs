@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use tidegate_runtime::module::{FILE_BYTES_MAX, ModuleError, ModuleFile};
+
 /// The bytes of a regular file, which must not have more than `bytes_max`.
 pub(crate) fn regular_file(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for a writer that may never come.
@@ -19,4 +21,13 @@ pub(crate) fn regular_file(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>>
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
+}
+
+/// The module in a regular file.
+pub(crate) fn module(path: &Path) -> Result<ModuleFile, ModuleError> {
+    let bytes = regular_file(path, FILE_BYTES_MAX).map_err(|source| ModuleError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    ModuleFile::parse(bytes.into())
 }

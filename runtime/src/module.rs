@@ -184,14 +184,6 @@ impl ModuleFile {
     /// Reads a module from a file, at most [`FILE_BYTES_MAX`] of it.
     pub fn read(path: &Path) -> Result<Self, ModuleError> {
         let read = || {
-            // Opening a pipe would wait for a writer that may never come.
-            let metadata = path.metadata()?;
-            if !metadata.is_file() {
-                return Err(std::io::Error::other("it is not a regular file"));
-            }
-            if metadata.len() > FILE_BYTES_MAX as u64 {
-                return Err(std::io::ErrorKind::FileTooLarge.into());
-            }
             let mut bytes = Vec::new();
             File::open(path)?
                 .take(FILE_BYTES_MAX as u64 + 1)

@@ -55,10 +55,6 @@ impl WatchedFile {
 }
 
 fn read(path: &Path, seen: Option<Stamp>) -> io::Result<Option<(Bytes, Stamp)>> {
-    // Opening a pipe would wait for a writer that may never come.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
     let file = std::fs::File::open(path)?;
     let metadata = file.metadata()?;
     let stamp = Stamp {
