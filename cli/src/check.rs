@@ -16,7 +16,7 @@ use tidegate_runtime::samples::{
 use tidegate_runtime::{LoadError, Manifest, Model, ModuleError, StartError};
 
 use crate::engine;
-use crate::regular_file::module as module_file;
+use crate::regular_file::module_file;
 use crate::samples::{self, ReadSamplesError};
 
 /// Check that a module computes on this machine what its author saw.

@@ -9,7 +9,7 @@ use tidegate_inference::TensorSpec;
 use tidegate_registry::signature::{Report, Signer, Statement, VerifyError, verify};
 use tidegate_runtime::module::{ModuleError, ModuleFile};
 
-use crate::regular_file::module as module_file;
+use crate::regular_file::module_file;
 use crate::verify::describe_part;
 
 /// Show what a model module holds: manifest, sizes, digests, imports, parts, who claims to have signed.

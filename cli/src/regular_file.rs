@@ -24,7 +24,7 @@ pub(crate) fn regular_file(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>>
 }
 
 /// The module in a regular file.
-pub(crate) fn module(path: &Path) -> Result<ModuleFile, ModuleError> {
+pub(crate) fn module_file(path: &Path) -> Result<ModuleFile, ModuleError> {
     let bytes = regular_file(path, FILE_BYTES_MAX).map_err(|source| ModuleError::Read {
         path: path.to_owned(),
         source,
