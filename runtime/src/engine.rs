@@ -4,10 +4,12 @@
 //! mapping, and the pages that a request touched are cleared before the next one gets them. Compiled
 //! code looks at an epoch counter in every loop and function; [`Ticker`] moves it on.
 
+mod compiler;
 mod ticker;
 
 use wasmtime::{Config, Engine as WasmEngine, OptLevel, PoolingAllocationConfig};
 
+pub(crate) use self::compiler::compiling;
 pub(crate) use self::ticker::Ticker;
 use crate::limits::{Limits, SLOTS_MAX};
 

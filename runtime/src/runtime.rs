@@ -15,7 +15,7 @@ use wasmtime::component::{Component, Linker};
 
 use crate::cache::{Cache, CodeTooLarge, EngineId, chain, code_of};
 use crate::config::RuntimeConfig;
-use crate::engine::{self, StartError, Ticker};
+use crate::engine::{self, StartError, Ticker, compiling};
 use crate::limits::Limits;
 use crate::model::{Inputs, Model, Outputs};
 use crate::module::{GraphSection, ModuleError, ModuleFile};
@@ -299,7 +299,7 @@ impl Runtime {
         let engine = &self.shared.engine;
         let component = match &self.cache {
             Some(cache) => cache.component(engine, self.engine_id, &code),
-            None => Component::from_binary(engine, &code),
+            None => compiling(|| Component::from_binary(engine, &code)),
         }
         .map_err(|error| LoadError::Compile {
             reason: format!("{error:#}"),

@@ -4,9 +4,10 @@
 //! loaded, whether it computes here what its author saw. The first that fails ends it.
 //!
 //! A version that follows another is made at a low priority, because a device that serves at its limit has
-//! no second to give; the compiler's own threads are not. A first version is waited for, so it is not
-//! held back. Neither takes a slot: the pool has one instance more than there are slots. A model leaves the workshop warm: it has run, so its code and weights are in memory
-//! and its plan is made. None of that belongs to one slot, so one run serves them all.
+//! no second to give. A first version is waited for, so it is not held back. Neither takes a slot: the
+//! pool has one instance more than there are slots. A model leaves the workshop warm: it has run, so its
+//! code and weights are in memory and its plan is made. None of that belongs to one slot, so one run serves
+//! them all.
 
 use std::io;
 use std::sync::Arc;

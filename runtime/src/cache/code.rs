@@ -14,6 +14,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::{Authentic, Cache, EntryName, Kind};
+use crate::engine::compiling;
 use crate::module::sha256;
 
 /// Bytes before the first section: the magic number and the version.
@@ -113,7 +114,7 @@ impl Cache {
                 Err(error) => self.discard(&name, &format!("{error:#}")),
             }
         }
-        let component = Component::from_binary(engine, code)?;
+        let component = compiling(|| Component::from_binary(engine, code))?;
         match component.serialize() {
             Ok(compiled) => self.put(&name, &compiled),
             Err(error) => {

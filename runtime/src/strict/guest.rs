@@ -13,6 +13,7 @@ use wasmtime_wizer::Wizer;
 use super::StrictError;
 use super::image::{self, Image};
 use crate::budget::{Budget, Stop};
+use crate::engine::compiling;
 use crate::limits::Limits;
 use crate::runtime::Shared;
 
@@ -116,7 +117,7 @@ impl TractGuest {
 
 /// Code of the guest, ready to be instantiated. It imports nothing, so a module that does is refused.
 pub(super) fn link(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<InstancePre<Room>> {
-    let module = Module::from_binary(engine, wasm)?;
+    let module = compiling(|| Module::from_binary(engine, wasm))?;
     Linker::new(engine).instantiate_pre(&module)
 }
 
