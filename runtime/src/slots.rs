@@ -1,4 +1,5 @@
-//! The threads that run requests, behind a bounded queue that serves high priority first.
+//! The threads that run requests, behind a bounded queue that serves high priority first, and within a
+//! priority every model its share.
 //!
 //! A slot is a thread: as many requests run at once as there are slots, and others wait, at most so
 //! many. A job that can no longer help is not run: its deadline passed while it waited, or the future
@@ -8,6 +9,7 @@
 //! joined. All of them fail as `Unavailable`.
 
 mod queue;
+mod shares;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -265,8 +267,14 @@ fn work(shared: &Shared) {
             service: began.elapsed(),
             cpu: thread_cpu_time().saturating_sub(cpu_began),
         });
+        let (service, is_wasted) = match &completed {
+            Ok(completed) => (completed.service, false),
+            Err(failure) => (began.elapsed(), is_wasted(failure.kind)),
+        };
         drop(model);
-        shared.lock().finish(id);
+        shared.lock().finish(id, service, is_wasted);
+        // A slot that was kept free may now be for a job that waits.
+        shared.ready.notify_one();
         // Nobody waits any more if the job was cancelled.
         drop(reply.send(completed));
     }
@@ -279,6 +287,21 @@ fn contain<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         let message = "the run failed inside the runtime";
         Err(Failure::new(FailureKind::Internal, message))
     })
+}
+
+/// Whether a run that failed so gave its slot's time to nobody. A caller's mistake is answered as well.
+fn is_wasted(kind: FailureKind) -> bool {
+    match kind {
+        FailureKind::DeadlineExceeded
+        | FailureKind::Cancelled
+        | FailureKind::Module
+        | FailureKind::Internal => true,
+        FailureKind::Invalid
+        | FailureKind::NotFound
+        | FailureKind::TooLarge
+        | FailureKind::Overloaded
+        | FailureKind::Unavailable => false,
+    }
 }
 
 /// What a job gets that the slots stop for.

@@ -1,13 +1,16 @@
 //! Which job runs next. Knows no threads; the slots hold it under a lock.
+//!
+//! The highest priority first; within it, what [`Shares`] says; within a model, the oldest.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tidegate_inference::{Failure, NamedTensor, Priority};
+use tidegate_inference::{Digest, Failure, NamedTensor, Priority};
 use tokio::sync::oneshot;
 
+use super::shares::Shares;
 use super::{Completed, Denied, RunClock, SlotLoad, stopping};
 use crate::budget::{Budget, Stop};
 use crate::model::Model;
@@ -33,11 +36,20 @@ impl Job {
     }
 }
 
+/// A job on its slot.
+#[derive(Debug)]
+struct Run {
+    id: u64,
+    model: Digest,
+    cancelled: Arc<AtomicBool>,
+}
+
 /// Jobs that wait, by priority, and those that run.
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: [VecDeque<Job>; Priority::ALL.len()],
-    running: Vec<(u64, Arc<AtomicBool>)>,
+    running: Vec<Run>,
+    shares: Shares,
     slots: usize,
     len_max: usize,
     next_id: u64,
@@ -49,6 +61,7 @@ impl Queue {
         Self {
             waiting: Default::default(),
             running: Vec::with_capacity(slots),
+            shares: Shares::default(),
             slots,
             len_max,
             next_id: 0,
@@ -60,48 +73,76 @@ impl Queue {
     pub(super) fn push(&mut self, mut job: Job) -> Result<u64, Denied> {
         debug_assert!(!self.is_stopped, "only the drop of the slots stops them");
         let places = self.len_max + (self.slots - self.running.len());
-        if self.len() >= places {
+        let (model, now) = (job.model.digest(), Instant::now());
+        let is_full = |queue: &Self| {
+            queue.len() >= places || queue.shares.has_its_places(model, queue.len_max, now)
+        };
+        if is_full(self) {
             self.expire();
         }
-        if self.len() >= places {
+        if is_full(self) {
             return Err(Denied::QueueFull);
         }
         self.next_id += 1;
         job.id = self.next_id;
+        self.shares.joined(model, now);
         self.waiting[rank(job.priority)].push_back(job);
         Ok(self.next_id)
     }
 
-    /// The oldest job of the highest priority that can still be in time; it counts as running.
+    /// The job that is next and can still be in time; it counts as running. None where the free slot must
+    /// stay free for others than those that wait.
     pub(super) fn pop(&mut self) -> Option<Job> {
         loop {
-            let job = self
-                .waiting
-                .iter_mut()
-                .rev()
-                .find_map(VecDeque::pop_front)?;
+            let job = self.take_next()?;
+            let model = job.model.digest();
             match job.budget.check() {
                 Ok(()) => {
-                    let cancelled = Arc::clone(&job.budget.cancelled);
-                    self.running.push((job.id, cancelled));
+                    self.shares.began(model);
+                    self.running.push(Run {
+                        id: job.id,
+                        model,
+                        cancelled: Arc::clone(&job.budget.cancelled),
+                    });
                     return Some(job);
                 }
-                Err(stop) => job.refuse(in_queue(stop)),
+                Err(stop) => {
+                    self.shares.left(model);
+                    job.refuse(in_queue(stop));
+                }
             }
         }
     }
 
-    /// Frees the slot of a job that ran.
-    pub(super) fn finish(&mut self, id: u64) {
-        self.running.retain(|(running, _)| *running != id);
+    fn take_next(&mut self) -> Option<Job> {
+        let (shares, slots, now) = (&self.shares, self.slots, Instant::now());
+        self.waiting.iter_mut().rev().find_map(|jobs| {
+            let models = jobs.iter().map(|job| job.model.digest());
+            let free = models
+                .enumerate()
+                .filter(|(_, model)| !shares.is_held_back(*model, slots, now));
+            // Of equal ranks the first, which has waited longest, is the least.
+            let (at, _) = free.min_by_key(|(_, model)| shares.rank(*model))?;
+            jobs.remove(at)
+        })
+    }
+
+    /// Frees the slot of a job that ran this long, and was of use or not.
+    pub(super) fn finish(&mut self, id: u64, service: Duration, is_wasted: bool) {
+        if let Some(at) = self.running.iter().position(|run| run.id == id) {
+            let run = self.running.swap_remove(at);
+            self.shares.ended(run.model, service, is_wasted);
+        }
     }
 
     /// Takes a job out of the queue, if it still waits.
     pub(super) fn remove(&mut self, id: u64) -> Option<Job> {
-        self.waiting.iter_mut().find_map(|jobs| {
+        let job = self.waiting.iter_mut().find_map(|jobs| {
             let at = jobs.iter().position(|job| job.id == id)?;
             jobs.remove(at)
-        })
+        })?;
+        self.shares.left(job.model.digest());
+        Some(job)
     }
 
     pub(super) fn load(&self) -> SlotLoad {
@@ -118,8 +159,8 @@ impl Queue {
         for job in self.waiting.iter_mut().flat_map(|jobs| jobs.drain(..)) {
             job.refuse(stopping());
         }
-        for (_, cancelled) in &self.running {
-            cancelled.store(true, Ordering::Relaxed);
+        for run in &self.running {
+            run.cancelled.store(true, Ordering::Relaxed);
         }
     }
 
@@ -138,7 +179,10 @@ impl Queue {
                 let Some(job) = jobs.pop_front() else { break };
                 match job.budget.check() {
                     Ok(()) => jobs.push_back(job),
-                    Err(stop) => job.refuse(in_queue(stop)),
+                    Err(stop) => {
+                        self.shares.left(job.model.digest());
+                        job.refuse(in_queue(stop));
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@ use tidegate_runtime::{
     Completed, Denied, Model, Running, Runtime, RuntimeConfig, SlotLoad, Slots,
 };
 
-use crate::fixture::{AMPLE, floats, guest, identity, load, module, packed, runtime};
+use crate::fixture::{AMPLE, ECHO, floats, guest, identity, load, module, packed, runtime};
 
 fn submit(slots: &Slots, model: &Arc<Model>, priority: Priority) -> Result<Running, Denied> {
     let inputs = vec![floats("x", &[2], &[1.0, 2.0])];
@@ -153,4 +153,60 @@ fn there_is_at_least_one_slot() {
     assert!(Slots::new(0, 1).is_err());
     assert!(Runtime::start(RuntimeConfig::new(0)).is_err());
     assert!(Runtime::start(RuntimeConfig::new(1 << 20)).is_err());
+}
+
+#[tokio::test]
+async fn a_model_that_never_answers_leaves_a_slot_to_one_that_does() {
+    let runtime = runtime();
+    let (looping, good) = (looping(&runtime), load(&runtime, &packed(&identity())));
+    let slots = Slots::new(2, 8).unwrap();
+    submit(&slots, &good, Priority::Normal)
+        .unwrap()
+        .await
+        .unwrap();
+    let loops: Vec<_> = (0..4)
+        .map(|_| submit(&slots, &looping, Priority::Normal).unwrap())
+        .collect();
+    // One of them runs; the others have half of the queue, and no slot although one is free.
+    let two_slots = |busy, queued| SlotLoad {
+        slots: 2,
+        busy,
+        queued,
+    };
+    until(&slots, two_slots(1, 3)).await;
+    let fifth = submit(&slots, &looping, Priority::Normal).unwrap();
+    let sixth = submit(&slots, &looping, Priority::High);
+    assert_eq!(sixth.unwrap_err(), Denied::QueueFull);
+    for _ in 0..8 {
+        submit(&slots, &good, Priority::Normal)
+            .unwrap()
+            .await
+            .unwrap();
+    }
+    assert_eq!(slots.load(), two_slots(1, 4));
+    drop((loops, fifth));
+}
+
+#[tokio::test]
+async fn models_that_wait_take_turns() {
+    let runtime = runtime();
+    let (busy, quiet) = (
+        load(&runtime, &packed(&identity())),
+        load(&runtime, &module(&guest("", "", ECHO))),
+    );
+    let slots = Slots::new(1, 64).unwrap();
+    let blocker = submit(&slots, &looping(&runtime), Priority::Normal).unwrap();
+    until(&slots, load_of(1, 0)).await;
+    let many: Vec<_> = (0..32)
+        .map(|_| submit(&slots, &busy, Priority::Normal).unwrap())
+        .collect();
+    let one = submit(&slots, &quiet, Priority::Normal).unwrap();
+    let clocks = [&one, many.last().unwrap()].map(Running::clock);
+    drop(blocker);
+    one.await.unwrap();
+    for job in many {
+        job.await.unwrap();
+    }
+    let [one, last] = clocks.map(|clock| clock.running_for().unwrap());
+    assert!(one > last, "the last to come waited for all");
 }
