@@ -9,13 +9,17 @@ use wit_parser::Resolve;
 const NN_WIT: &str = include_str!("../../modules/wit/deps/wasi-nn/nn.wit");
 const MODEL_WIT: &str = include_str!("../../modules/wit/model.wit");
 
-/// What guests of the tests import beside the world of a module: the clock that they may have, and a
-/// socket that they may not.
+/// What guests of the tests import beside the world of a module: the clock and the log that they may have,
+/// and a socket that they may not.
 const EXTRA_WIT: &str = "
 package tidegate:test;
 
 world clock {
     import wasi:clocks/monotonic-clock@0.2.0;
+}
+
+world log {
+    import wasi:cli/stderr@0.2.0;
 }
 
 world socket {
@@ -25,6 +29,32 @@ world socket {
 package wasi:clocks@0.2.0 {
     interface monotonic-clock {
         now: func() -> u64;
+    }
+}
+
+package wasi:io@0.2.0 {
+    interface error {
+        resource error;
+    }
+
+    interface streams {
+        use error.{error};
+
+        variant stream-error {
+            last-operation-failed(error),
+            closed
+        }
+
+        resource output-stream {
+            blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
+        }
+    }
+}
+
+package wasi:cli@0.2.0 {
+    interface stderr {
+        use wasi:io/streams@0.2.0.{output-stream};
+        get-stderr: func() -> output-stream;
     }
 }
 
@@ -39,11 +69,18 @@ package wasi:sockets@0.2.0 {
 #[must_use]
 pub fn doubler() -> Vec<u8> {
     let node = [text(1, "x"), text(1, "x"), text(2, "y"), text(4, "Add")].concat();
+    model(&field(1, &node))
+}
+
+/// An ONNX model from `x` to `y`, both FP32 of shape `[n, 4]`, with these nodes and initialisers: fields 1
+/// and 5 of a `GraphProto`.
+#[must_use]
+pub fn model(parts: &[u8]) -> Vec<u8> {
     let graph = [
-        field(1, &node),
-        text(2, "g"),
-        field(11, &value("x")),
-        field(12, &value("y")),
+        parts,
+        &text(2, "g"),
+        &field(11, &value("x")),
+        &field(12, &value("y")),
     ];
     let opset = [text(1, ""), number(2, 13)].concat();
     [number(1, 8), field(7, &graph.concat()), field(8, &opset)].concat()
@@ -56,15 +93,21 @@ fn value(name: &str) -> Vec<u8> {
     [text(1, name), field(2, &field(1, &tensor))].concat()
 }
 
-fn number(field: u8, value: u64) -> Vec<u8> {
+/// A field of a Protocol Buffers message that is a number. Fields go up to 15.
+#[must_use]
+pub fn number(field: u8, value: u64) -> Vec<u8> {
     [vec![field << 3], varint(value)].concat()
 }
 
-fn text(number: u8, value: &str) -> Vec<u8> {
+/// A field that is a text.
+#[must_use]
+pub fn text(number: u8, value: &str) -> Vec<u8> {
     field(number, value.as_bytes())
 }
 
-fn field(number: u8, value: &[u8]) -> Vec<u8> {
+/// A field that is bytes or another message.
+#[must_use]
+pub fn field(number: u8, value: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2], &varint(value.len() as u64)[..], value].concat()
 }
 
@@ -102,42 +145,16 @@ impl Behaviour {
     /// The guest as a component.
     #[must_use]
     pub fn component(self) -> Vec<u8> {
-        let (extra_world, core) = self.core();
-        let mut resolve = Resolve::default();
-        resolve
-            .push_source("nn.wit", NN_WIT)
-            .expect("the interface is valid");
-        let package = resolve
-            .push_source("model.wit", MODEL_WIT)
-            .expect("the world is valid");
-        let world = resolve
-            .select_world(&[package], Some("module"))
-            .expect("the world is there");
-        if let Some(name) = extra_world {
-            let package = resolve.push_source("extra.wit", EXTRA_WIT).expect("valid");
-            let extra = resolve
-                .select_world(&[package], Some(name))
-                .expect("the world is there");
-            let merged = resolve.merge_worlds(extra, world, &mut Default::default());
-            merged.expect("the worlds have no name in common");
-        }
-        let mut core = wat::parse_str(core).expect("the text is valid");
-        let encoding = StringEncoding::UTF8;
-        wit_component::embed_component_metadata(&mut core, &resolve, world, encoding)
-            .expect("the world can be embedded");
-        let encoder = ComponentEncoder::default().validate(true);
-        let component = encoder
-            .module(&core)
-            .and_then(|mut encoder| encoder.encode());
-        component.expect("the guest fits its world")
+        let (extra, imports, body) = self.parts();
+        guest(extra, imports, "(func $recurse (call $recurse))", &body)
     }
 
-    /// The world of its further imports, and its text.
-    fn core(self) -> (Option<&'static str>, String) {
+    /// The world of its further imports, they, and the body of its `infer`.
+    fn parts(self) -> (Option<&'static str>, &'static str, String) {
         let clock =
             r#"(import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $now (result i64)))"#;
         let network = r#"(import "wasi:sockets/instance-network@0.2.0" "instance-network" (func (result i32)))"#;
-        let (extra, imports, body) = match self {
+        match self {
             Self::EchoAfter(Duration::ZERO) => (None, "", String::new()),
             Self::EchoAfter(wait) => {
                 let wait = wait.as_nanos();
@@ -163,27 +180,58 @@ impl Behaviour {
             }
             Self::Recurse => (None, "", "(call $recurse)".to_owned()),
             Self::Socket => (Some("socket"), network, String::new()),
-        };
-        let text = format!(
-            r#"(module {imports}
-                (memory (export "memory") 2)
-                (global $heap (mut i32) (i32.const 65536))
-                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-                    global.get $heap
-                    (global.set $heap (i32.and
-                        (i32.add (i32.add (global.get $heap) (local.get 3)) (i32.const 7))
-                        (i32.const -8))))
-                (func $recurse (call $recurse))
-                (func (export "infer") (param $inputs i32) (param $len i32) (result i32)
-                    (local $end i64)
-                    {body}
-                    (i32.store8 (i32.const 1024) (i32.const 0))
-                    (i32.store (i32.const 1028) (local.get $inputs))
-                    (i32.store (i32.const 1032) (local.get $len))
-                    (i32.const 1024)))"#
-        );
-        (extra, text)
+        }
     }
+}
+
+/// A component whose `infer` runs `body` and then gives its inputs back. `extra` is the world of its further
+/// `imports`, `items` are what else its core module has; the body has a 64-bit local `$end`.
+#[must_use]
+pub fn guest(extra: Option<&str>, imports: &str, items: &str, body: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    resolve
+        .push_source("nn.wit", NN_WIT)
+        .expect("the interface is valid");
+    let package = resolve
+        .push_source("model.wit", MODEL_WIT)
+        .expect("the world is valid");
+    let world = resolve
+        .select_world(&[package], Some("module"))
+        .expect("the world is there");
+    if let Some(name) = extra {
+        let package = resolve.push_source("extra.wit", EXTRA_WIT).expect("valid");
+        let extra = resolve
+            .select_world(&[package], Some(name))
+            .expect("the world is there");
+        let merged = resolve.merge_worlds(extra, world, &mut Default::default());
+        merged.expect("the worlds have no name in common");
+    }
+    let text = format!(
+        r#"(module {imports}
+            (memory (export "memory") 2)
+            (global $heap (mut i32) (i32.const 65536))
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                global.get $heap
+                (global.set $heap (i32.and
+                    (i32.add (i32.add (global.get $heap) (local.get 3)) (i32.const 7))
+                    (i32.const -8))))
+            {items}
+            (func (export "infer") (param $inputs i32) (param $len i32) (result i32)
+                (local $end i64)
+                {body}
+                (i32.store8 (i32.const 1024) (i32.const 0))
+                (i32.store (i32.const 1028) (local.get $inputs))
+                (i32.store (i32.const 1032) (local.get $len))
+                (i32.const 1024)))"#
+    );
+    let mut core = wat::parse_str(text).expect("the text is valid");
+    wit_component::embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8)
+        .expect("the world can be embedded");
+    let encoder = ComponentEncoder::default().validate(true);
+    let component = encoder
+        .module(&core)
+        .and_then(|mut encoder| encoder.encode());
+    component.expect("the guest fits its world")
 }
 
 /// The same in another version.

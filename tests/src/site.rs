@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::checkout::{binary, state};
@@ -87,35 +88,37 @@ impl Site {
 
     /// Packs a guest of this behaviour as `NAME.wasm`.
     pub fn pack_guest(&self, name: &str, behaviour: Behaviour) -> Output {
-        self.write("graph.onnx", doubler());
-        let guest = format!("{name}.guest.wasm");
-        self.write(&guest, behaviour.component());
-        let manifest = format!("{name}.json");
-        self.write(&manifest, echo_manifest(name).to_string());
-        let out = format!("{name}.wasm");
-        let guest = ["--guest", &guest, "--manifest", &manifest];
-        self.tidegate(&[&["pack", "graph.onnx", "-o", &out], &guest[..]].concat())
+        self.pack(name, &behaviour.component(), &echo_manifest(name))
     }
 
     /// Packs a guest of this behaviour as `NAME.wasm`, which must succeed.
     pub fn must_pack_guest(&self, name: &str, behaviour: Behaviour) {
-        let output = self.pack_guest(name, behaviour);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{name}: {error}");
+        self.must_pack(name, &behaviour.component(), &echo_manifest(name));
     }
 
     /// Packs a guest of this behaviour as version `version` of the model `name`, in `FILE.wasm`, which must
     /// succeed.
     pub fn must_pack_version(&self, file: &str, name: &str, version: &str, behaviour: Behaviour) {
+        let manifest = in_version(echo_manifest(name), version);
+        self.must_pack(file, &behaviour.component(), &manifest);
+    }
+
+    /// Packs a guest as `FILE.wasm`, which must succeed.
+    pub fn must_pack(&self, file: &str, component: &[u8], manifest: &Value) {
+        let output = self.pack(file, component, manifest);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{file}: {error}");
+    }
+
+    fn pack(&self, file: &str, component: &[u8], manifest: &Value) -> Output {
         self.write("graph.onnx", doubler());
         let guest = format!("{file}.guest.wasm");
-        self.write(&guest, behaviour.component());
-        let manifest = format!("{file}.json");
-        let version = in_version(echo_manifest(name), version);
-        self.write(&manifest, version.to_string());
+        self.write(&guest, component);
+        let written = format!("{file}.json");
+        self.write(&written, manifest.to_string());
         let out = format!("{file}.wasm");
-        let guest = ["--guest", &guest, "--manifest", &manifest];
-        self.must_tidegate(&[&["pack", "graph.onnx", "-o", &out], &guest[..]].concat());
+        let guest = ["--guest", &guest, "--manifest", &written];
+        self.tidegate(&[&["pack", "graph.onnx", "-o", &out], &guest[..]].concat())
     }
 
     /// Puts a copy of one file of the folder in the place of another, at once.
