@@ -16,6 +16,17 @@ use super::{GraphError, NODES_MAX, bf16, expand, functions, nibbles, sequences, 
 /// is inferred several times for each time that what is around it is.
 const GRAPHS_DEEP_MAX: usize = 8;
 
+/// Attributes that name axes, and the farthest that one can be from either end.
+const AXES: [&str; 6] = [
+    "axes",
+    "axis",
+    "batch_axis",
+    "batch_dims",
+    "perm",
+    "time_axis",
+];
+const AXIS_MAX: u64 = 64;
+
 /// Operators that other domains share with the engine, which looks at the name alone.
 const CONTRIBUTED: [&str; 14] = [
     "BiasGelu",
@@ -81,9 +92,25 @@ fn check_graph(graph: &GraphProto, depth: usize, counted: &mut usize) -> Result<
     if !unknown.is_empty() {
         return Err(GraphError::Operators { operators: unknown });
     }
+    graph.node.iter().try_for_each(check_axes)?;
     for attribute in graph.node.iter().flat_map(|node| &node.attribute) {
         for inner in attribute.g.iter().chain(&attribute.graphs) {
             check_graph(inner, depth + 1, counted)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses axes that no tensor has: the engine counts up to some of them before it looks at a rank.
+fn check_axes(node: &NodeProto) -> Result<(), GraphError> {
+    let named = |attribute: &&AttributeProto| AXES.contains(&attribute.name.as_str());
+    for attribute in node.attribute.iter().filter(named) {
+        let axes = attribute.ints.iter().chain([&attribute.i]);
+        if let Some(axis) = axes.into_iter().find(|axis| axis.unsigned_abs() > AXIS_MAX) {
+            let (node, operator) = (shorten_name(&node.name), shorten_name(&node.op_type));
+            let name = &attribute.name;
+            let reason = format!("{name} of {operator} {node:?} is {axis}, which no tensor has");
+            return Err(GraphError::Malformed { reason });
         }
     }
     Ok(())
