@@ -1,0 +1,6 @@
+//! Graphs through the crate's border: what is refused, in which words, and what runs.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod case;
+mod operators;
