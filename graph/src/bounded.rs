@@ -1,11 +1,14 @@
-//! Keeps the engine from making huge tensors while it still infers shapes.
+//! Keeps the engine from making huge tensors while it still infers shapes, and from going on for ever.
 //!
 //! The engine computes a node at once when all that it takes is known, and looks at the size of what came
 //! out only then. A few bytes can ask for terabytes so: a shape, and a node that makes it real. This
-//! wraps a node, infers what it would make, and refuses before it is made.
+//! wraps a node, infers what it would make, and refuses before it is made. It also looks whether there
+//! is still time, holds the values that are known against what the node demands of them, and names the
+//! node where it fails.
 
 use std::collections::HashMap;
 
+use tract_onnx::pb::{GraphProto, NodeProto};
 use tract_onnx::prelude::{
     InferenceFact, InferenceModel, OutletId, TValue, TVec, TractResult, TypedModel,
 };
@@ -16,33 +19,45 @@ use tract_onnx::tract_hir::internal::{
     DimLike, EvalOp, InferenceNode, Op, OpState, SpecialOps, StaticName, TypedOp, Validation, bail,
 };
 
-use super::{GraphError, shorten_name};
+use super::error::NodeError;
+use super::operands::{self, Demand, Known, NodeName};
+use super::{GraphError, scope, shorten_name};
 
-/// Largest tensor that is made while a graph inside another is inferred, whatever the limit of a run.
-pub(crate) const INNER_BYTES_MAX: usize = 512 << 20;
-
-/// Wraps every node of `model` that computes anything.
-pub(crate) fn wrap(model: &mut InferenceModel, bytes_max: usize) {
-    for node in &mut model.nodes {
+/// Wraps every node of `model` that computes anything. `graph` is what the model was read from.
+pub(crate) fn wrap(model: &mut InferenceModel, graph: &GraphProto) {
+    let makers: HashMap<&str, &NodeProto> = graph
+        .node
+        .iter()
+        .flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node)))
+        .collect();
+    for id in 0..model.nodes.len() {
+        let label = model.outlet_label(OutletId::new(id, 0));
+        let maker = label.and_then(|label| makers.get(label)).copied();
+        let node = &mut model.nodes[id];
         if InferenceModel::is_source(&node.op) || node.op_is::<Const>() {
             continue;
         }
-        let inner = node.op.clone();
-        let name = node.name.clone();
+        let operator = maker.map_or_else(
+            || node.op.name().into_owned(),
+            |maker| maker.op_type.clone(),
+        );
         node.op = Box::new(Bounded {
-            inner,
-            name,
-            bytes_max,
+            inner: node.op.clone(),
+            node: NodeName {
+                name: node.name.clone(),
+                operator,
+            },
+            demands: maker.map(operands::of).unwrap_or_default(),
         });
     }
 }
 
-/// A node whose outputs are measured before they are made.
+/// A node whose operands are looked at, and whose outputs are measured, before they are made.
 #[derive(Clone, Debug)]
 struct Bounded {
     inner: Box<dyn InferenceOp>,
-    name: String,
-    bytes_max: usize,
+    node: NodeName,
+    demands: Vec<Demand>,
 }
 
 impl PartialEq for Bounded {
@@ -96,20 +111,30 @@ impl InferenceOp for Bounded {
         TVec<InferenceFact>,
         TVec<InferenceFact>,
     )> {
-        if inputs.iter().all(|input| input.value.is_concrete()) {
-            let inferred =
-                self.inner
-                    .infer_facts(inputs.clone(), outputs.clone(), observed.clone());
-            // What does not infer says so below, in the engine's own words.
-            for output in inferred.iter().flat_map(|(_, outputs, _)| outputs) {
-                self.check(output)?;
+        scope::check()?;
+        let known: Vec<Known> = inputs.iter().copied().map(Known::inferred).collect();
+        for demand in &self.demands {
+            demand
+                .check(&known)
+                .map_err(|reason| self.node.refuse_operand(reason))?;
+        }
+        let node = self.node.clone();
+        NodeError::naming(&node.name, &node.operator, || {
+            if inputs.iter().all(|input| input.value.is_concrete()) {
+                let inferred =
+                    self.inner
+                        .infer_facts(inputs.clone(), outputs.clone(), observed.clone());
+                // What does not infer says so below, in the engine's own words.
+                for output in inferred.iter().flat_map(|(_, outputs, _)| outputs) {
+                    self.check(output)?;
+                }
             }
-        }
-        let inferred = self.inner.infer(inputs, outputs, observed)?;
-        if matches!(&*self.inner.name(), "Split" | "Split13") {
-            self.check_split(&inferred.0[0], &inferred.1)?;
-        }
-        Ok(inferred)
+            let inferred = self.inner.infer(inputs, outputs, observed)?;
+            if self.node.operator == "Split" {
+                self.check_split(&inferred.0[0], &inferred.1)?;
+            }
+            Ok(inferred)
+        })
     }
 
     fn infer_facts(
@@ -160,7 +185,13 @@ impl InferenceOp for Bounded {
         target: &mut TypedModel,
         mapping: &HashMap<OutletId, OutletId>,
     ) -> TractResult<TVec<OutletId>> {
-        self.inner.to_typed(source, node, target, mapping)
+        scope::check()?;
+        let inputs: TVec<OutletId> = node.inputs.iter().map(|input| mapping[input]).collect();
+        let checked = operands::checked(&self.demands, &self.node, target, &inputs)?;
+        let mapping = node.inputs.iter().copied().zip(checked).collect();
+        NodeError::naming(&self.node.name, &self.node.operator, || {
+            self.inner.to_typed(source, node, target, &mapping)
+        })
     }
 }
 
@@ -184,10 +215,7 @@ impl Bounded {
         let is_kept = |axis: usize| parts.iter().all(|part| part[axis] == whole[axis]);
         let others_kept = |split| (0..whole.len()).all(|axis| axis == split || is_kept(axis));
         if !(0..whole.len()).any(|axis| is_split(axis) && others_kept(axis)) {
-            bail!(
-                "the parts of {:?} are not all of the axis",
-                shorten_name(&self.name)
-            );
+            bail!("the parts are not all of the axis");
         }
         Ok(())
     }
@@ -201,13 +229,10 @@ impl Bounded {
             .iter()
             .map(|extent| extent.to_usize().unwrap_or(1))
             .fold(element, usize::saturating_mul);
-        if bytes > self.bytes_max {
-            return Err(GraphError::NodeTooLarge {
-                node: shorten_name(&self.name),
-                bytes,
-                limit: self.bytes_max,
-            }
-            .into());
+        let limit = scope::tensor_bytes_max();
+        if bytes > limit {
+            let node = shorten_name(&self.node.name);
+            return Err(GraphError::NodeTooLarge { node, bytes, limit }.into());
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! Why an ONNX file cannot be used, in words that name what and where.
 
-use tidegate_inference::TensorError;
-use tract_onnx::prelude::TractError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{DECISIVE_LEN_MAX, NODES_MAX, ONNX_BYTES_MAX, shorten};
+use tidegate_inference::TensorError;
+use tract_onnx::prelude::{TractError, TractResult};
+
+use super::{DECISIVE_LEN_MAX, NODES_MAX, ONNX_BYTES_MAX, panic_text, shorten, shorten_name};
 
 /// Why an ONNX file cannot be described, read or prepared.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -72,6 +74,12 @@ pub enum GraphError {
         /// What tract says, causes included.
         reason: String,
     },
+    /// A shape, or a value that is part of the graph or decides shapes, is one that a node cannot take.
+    #[error("the graph gives a node what it cannot take: {reason}")]
+    Operand {
+        /// Which node, and what is wrong.
+        reason: String,
+    },
     /// The system gave no thread to prepare the graph on.
     #[error("there is no thread to prepare the graph on: {reason}")]
     Thread {
@@ -88,6 +96,21 @@ pub enum GraphError {
         /// The limit.
         limit: usize,
     },
+    /// The tensors that a run holds at once would be larger than a limit.
+    #[error(
+        "node {node:?} makes the tensors held at once {held} bytes, at most {limit} are allowed"
+    )]
+    RunTooLarge {
+        /// The node.
+        node: String,
+        /// Bytes of all tensors with its outputs.
+        held: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Nobody waits for it any more.
+    #[error("the graph was being prepared when the time was over")]
+    Stopped,
     /// A tensor that the graph gives cannot be passed on.
     #[error("a tensor of the graph cannot be passed on")]
     Tensor(#[from] TensorError),
@@ -98,9 +121,95 @@ impl GraphError {
         if let Some(refused) = error.chain().find_map(|cause| cause.downcast_ref::<Self>()) {
             return refused.clone();
         }
-        let reason = said(error);
-        Self::Prepare { reason }
+        match NodeError::of(error) {
+            Some(node) if node.is_of_operand => Self::Operand {
+                reason: node.to_string(),
+            },
+            Some(node) => Self::Prepare {
+                reason: node.to_string(),
+            },
+            None => Self::Prepare {
+                reason: said(error),
+            },
+        }
     }
+}
+
+/// A node that cannot be computed, in words that name it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("node {node:?} ({operator}): {reason}")]
+pub(crate) struct NodeError {
+    node: String,
+    operator: String,
+    reason: String,
+    /// Whether a value that it takes is what is wrong.
+    pub(super) is_of_operand: bool,
+}
+
+impl NodeError {
+    /// A node that takes a value that it must not.
+    pub(super) fn operand(node: &str, operator: &str, reason: String) -> Self {
+        Self {
+            node: shorten_name(node),
+            operator: shorten_name(operator),
+            reason,
+            is_of_operand: true,
+        }
+    }
+
+    /// The error that a node inside named itself with, if one did.
+    pub(super) fn of(error: &TractError) -> Option<&Self> {
+        error.chain().find_map(|cause| cause.downcast_ref::<Self>())
+    }
+
+    /// Does a step of a node, and names the node where it fails, by an error or a panic.
+    pub(super) fn naming<T>(
+        node: &str,
+        operator: &str,
+        step: impl FnOnce() -> TractResult<T>,
+    ) -> TractResult<T> {
+        let named = |reason: String, is_of_operand: bool| Self {
+            node: shorten_name(node),
+            operator: shorten_name(operator),
+            reason,
+            is_of_operand,
+        };
+        let error = match catch_unwind(AssertUnwindSafe(step)) {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => error,
+            Err(panic) => return Err(named(panic_text(&*panic), false).into()),
+        };
+        if is_ours(&error) {
+            return Err(error);
+        }
+        if let Some(TooLarge { bytes, limit }) = error.root_cause().downcast_ref() {
+            let (node, bytes, limit) = (shorten_name(node), *bytes, *limit);
+            return Err(GraphError::NodeTooLarge { node, bytes, limit }.into());
+        }
+        let is_of_operand = error.downcast_ref::<OfOperand>().is_some();
+        Err(named(said(&error), is_of_operand).into())
+    }
+}
+
+/// A tensor that an operator of ours would make.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a tensor of {bytes} bytes, at most {limit} are allowed")]
+pub(crate) struct TooLarge {
+    pub(crate) bytes: usize,
+    pub(crate) limit: usize,
+}
+
+/// Around why an operator of ours refuses the values that it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct OfOperand(pub(crate) String);
+
+/// Whether an error says already what and where.
+fn is_ours(error: &TractError) -> bool {
+    let is_ours = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<GraphError>() || cause.is::<NodeError>()
+    };
+    error.chain().any(is_ours)
 }
 
 /// What the engine says, causes included. Each is cut by itself: the outer ones may print a whole node

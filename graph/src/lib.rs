@@ -19,13 +19,18 @@ mod functions;
 pub mod message;
 mod nibbles;
 mod normalise;
+mod operands;
 mod ops;
+mod optimise;
 mod plan;
+mod plans;
 mod run;
+mod scope;
 mod sequences;
+mod steps;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use prost::Message;
 use tidegate_inference::{Shape, Tensor, TensorSpec};
@@ -39,7 +44,9 @@ use self::error::said;
 pub use self::fix::{FixError, fix};
 use self::plan::Key;
 pub use self::plan::Plan;
+use self::plans::Plans;
 pub use self::run::{RunError, Stop};
+use self::scope::GoesOn;
 
 /// Largest ONNX file. The largest models that run well on an edge device's processor, some two hundred
 /// million 32-bit weights, stay below it.
@@ -64,6 +71,14 @@ pub struct GraphLimits {
     pub plans_max: usize,
 }
 
+impl GraphLimits {
+    /// Most bytes of all tensors that one run holds at once, inputs and outputs included and weights not:
+    /// two of the largest, since a node needs what it takes and what it makes.
+    pub fn run_bytes_max(&self) -> usize {
+        self.tensor_bytes_max.saturating_mul(2)
+    }
+}
+
 /// A graph that has been read, with the plans made of it so far.
 #[derive(Debug)]
 pub struct Graph {
@@ -77,14 +92,7 @@ pub struct Graph {
     /// Whether a plan needed those values. Then the next one is not tried without them.
     is_decided_by_values: AtomicBool,
     limits: GraphLimits,
-    plans: Mutex<Vec<Entry>>,
-}
-
-/// A plan that is there or being made, for one set of input shapes and values.
-#[derive(Clone, Debug)]
-struct Entry {
-    key: Key,
-    plan: Arc<OnceLock<Result<Arc<Plan>, GraphError>>>,
+    plans: Plans,
 }
 
 impl Graph {
@@ -97,7 +105,7 @@ impl Graph {
 
     /// Reads a graph and leaves preparing it to a later call, or to the first run, which waits for it.
     pub fn read_only(onnx: &[u8], limits: GraphLimits) -> Result<Self, GraphError> {
-        on_deep_stack(|| {
+        let read = || {
             let mut proto = decode(onnx)?;
             let (inputs, outputs) = describe::interface(&proto)?;
             let rounded = describe::bf16_outputs(&proto);
@@ -108,16 +116,17 @@ impl Graph {
             let graph = proto.graph.as_ref().ok_or(GraphError::NoGraph)?;
             let decisive = decisive::inputs(graph, &inputs);
             Ok(Self {
-                model: plan::translate(&proto, limits.tensor_bytes_max)?,
+                model: plan::translate(&proto)?,
                 inputs,
                 outputs,
                 rounded,
                 decisive,
                 is_decided_by_values: AtomicBool::new(false),
                 limits,
-                plans: Mutex::default(),
+                plans: Plans::new(limits.plans_max),
             })
-        })
+        };
+        on_deep_stack(|| scope::within(limits, &scope::always(), read))
     }
 
     /// Makes the plan of a graph that needs but one: no axis of its inputs is free, and no value of
@@ -127,7 +136,7 @@ impl Graph {
             return Ok(());
         };
         let values = Vec::new();
-        match self.plan_for(Key { shapes, values }) {
+        match self.plan_for(Key { shapes, values }, &scope::always()) {
             // The values may be what is missing, and come with a request.
             Err(GraphError::Prepare { .. }) if !self.decisive.is_empty() => Ok(()),
             plan => plan.map(drop),
@@ -163,6 +172,11 @@ impl Graph {
     ///
     /// `inputs` are in the graph's order.
     pub fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>, GraphError> {
+        self.plan_while(inputs, &scope::always())
+    }
+
+    /// The same, for as long as it goes on.
+    fn plan_while(&self, inputs: &[Tensor], goes_on: &GoesOn) -> Result<Arc<Plan>, GraphError> {
         for index in &self.decisive {
             decisive::check(&self.inputs[*index], &inputs[*index])?;
         }
@@ -175,7 +189,7 @@ impl Graph {
                 shapes: shapes.clone(),
                 values: Vec::new(),
             };
-            match self.plan_for(key) {
+            match self.plan_for(key, goes_on) {
                 Err(GraphError::Prepare { .. }) if !self.decisive.is_empty() => {}
                 plan => return plan,
             }
@@ -189,7 +203,7 @@ impl Graph {
             shapes,
             values: values.collect(),
         };
-        let plan = self.plan_for(key);
+        let plan = self.plan_for(key, goes_on);
         match plan {
             Ok(_) => self.is_decided_by_values.store(true, Ordering::Relaxed),
             Err(GraphError::Prepare { reason }) => {
@@ -208,19 +222,21 @@ impl Graph {
         plan
     }
 
-    /// Runs the graph on inputs in its order, with the plan that they need. Before each node `check` is
-    /// asked whether to go on; nothing interrupts the making of a plan.
+    /// Runs the graph on inputs in its order, with the plan that they need. Before each node, and between
+    /// the steps of making a plan, `check` is asked whether to go on.
     pub fn run<S: Stop>(
         &self,
         inputs: &[Tensor],
-        check: impl Fn() -> Result<(), S>,
+        check: impl Fn() -> Result<(), S> + Send + Sync + 'static,
     ) -> Result<Vec<Tensor>, RunError<S>> {
+        let check = Arc::new(check);
+        let goes_on = run::goes_on(&check);
         loop {
             check().map_err(RunError::Stopped)?;
-            let plan = self.plan(inputs);
+            let plan = self.plan_while(inputs, &goes_on);
             check().map_err(RunError::Stopped)?;
             let plan = plan.map_err(RunError::Plan)?;
-            let outputs = plan.run(inputs, &check);
+            let outputs = plan.run_while(inputs, &*check, &goes_on);
             // The engine may plan around a shape that it does not know and then not find its way.
             if let Err(RunError::Failed { .. }) = outputs
                 && plan.is_by_shapes_alone()
@@ -233,38 +249,15 @@ impl Graph {
         }
     }
 
-    fn plan_for(&self, key: Key) -> Result<Arc<Plan>, GraphError> {
-        let entry = {
-            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-            let entry = match plans.iter().position(|entry| entry.key == key) {
-                Some(at) => plans.remove(at),
-                None => {
-                    if plans.len() >= self.limits.plans_max.max(1) {
-                        plans.remove(0);
-                    }
-                    let plan = Arc::default();
-                    Entry { key, plan }
-                }
-            };
-            plans.push(entry.clone());
-            entry
-        };
-        let plan = entry
-            .plan
-            .get_or_init(|| {
-                on_deep_stack(|| {
-                    let limit = self.limits.tensor_bytes_max;
-                    let plan = Plan::new(&self.model, &self.inputs, &entry.key, limit)?;
+    fn plan_for(&self, key: Key, goes_on: &GoesOn) -> Result<Arc<Plan>, GraphError> {
+        self.plans.get(key, goes_on, |key| {
+            on_deep_stack(|| {
+                scope::within(self.limits, goes_on, || {
+                    let plan = Plan::new(&self.model, &self.inputs, key, self.limits)?;
                     Ok(Arc::new(plan.rounding(&self.rounded)))
                 })
             })
-            .clone();
-        if let Err(GraphError::Thread { .. }) = plan {
-            // It says nothing of these shapes, so the next request tries again.
-            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-            plans.retain(|other| !Arc::ptr_eq(&other.plan, &entry.plan));
-        }
-        plan
+        })
     }
 }
 

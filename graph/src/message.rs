@@ -44,6 +44,8 @@ pub struct Interface {
 pub enum Fault {
     /// The inputs do not fit the graph.
     Inputs,
+    /// A value of the inputs leads a node to one that it cannot take.
+    Values,
     /// A tensor would be larger than a limit.
     TooLarge,
     /// The graph cannot be read, planned or run.

@@ -1,7 +1,6 @@
 //! Makes a plan of a graph: translate, infer, simplify, optimise.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use tidegate_inference::{Shape, Tensor, TensorSpec};
 use tract_onnx::pb::ModelProto;
@@ -9,12 +8,13 @@ use tract_onnx::prelude::{
     InferenceFact, InferenceModel, InferenceModelExt, IntoArcTensor, TractResult, TypedModel,
 };
 use tract_onnx::tract_core::ops::konst::Const;
-use tract_onnx::tract_core::plan::SimplePlan;
-use tract_onnx::tract_hir::internal::{TypedFact, TypedOp};
+use tract_onnx::tract_hir::internal::TypedFact;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
 use super::convert::{native_type, to_native};
-use super::{GraphError, bounded, ops, shorten_name};
+use super::optimise::optimise;
+use super::steps::Steps;
+use super::{GraphError, GraphLimits, bounded, ops, shorten_name};
 
 /// What a plan is made for: the shapes of all inputs, and the values of those that decide shapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,19 +31,16 @@ pub struct Plan {
     pub(super) fed: Vec<usize>,
     /// All inputs of the graph.
     inputs: usize,
-    pub(super) simple: Arc<SimplePlan<TypedFact, Box<dyn TypedOp>>>,
-    pub(super) tensor_bytes_max: usize,
+    pub(super) steps: Steps,
+    pub(super) limits: GraphLimits,
     /// For each output whether it leaves as 16-bit brain floats.
     pub(super) rounded: Vec<bool>,
 }
 
 /// Translates an ONNX graph into the engine's, which still has to infer its types and shapes.
 ///
-/// No node in it makes a tensor of more than `tensor_bytes_max` while that is done.
-pub(super) fn translate(
-    proto: &ModelProto,
-    tensor_bytes_max: usize,
-) -> Result<InferenceModel, GraphError> {
+/// No node in it makes a tensor above the scope's limit while that is done.
+pub(super) fn translate(proto: &ModelProto) -> Result<InferenceModel, GraphError> {
     // The shapes that a file notes for inner values are hints, often with names for free axes that
     // contradict the shape that a request brings. The engine infers them from the inputs.
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
@@ -75,32 +72,32 @@ pub(super) fn translate(
         return Err(GraphError::Operators { operators });
     }
     let mut model = parsed.model;
-    bounded::wrap(&mut model, tensor_bytes_max);
+    if let Some(graph) = &proto.graph {
+        bounded::wrap(&mut model, graph);
+    }
     Ok(model)
 }
 
 impl Plan {
-    /// Prepares `model` for inputs of these shapes, some of them with these values. No tensor in it may
-    /// exceed `tensor_bytes_max`.
+    /// Prepares `model` for inputs of these shapes, some of them with these values, within `limits`.
     pub(super) fn new(
         model: &InferenceModel,
         inputs: &[TensorSpec],
         key: &Key,
-        tensor_bytes_max: usize,
+        limits: GraphLimits,
     ) -> Result<Self, GraphError> {
         let typed = infer(model, inputs, key)?;
-        check_sizes(&typed, tensor_bytes_max)?;
-        let simple = typed
-            .into_optimized()
-            .and_then(SimplePlan::new)
+        check_sizes(&typed, limits.tensor_bytes_max)?;
+        let steps = optimise(typed)
+            .and_then(Steps::new)
             .map_err(|error| GraphError::prepare(&error))?;
-        check_sizes(simple.model(), tensor_bytes_max)?;
+        check_sizes(steps.model(), limits.tensor_bytes_max)?;
         let is_fed = |index: &usize| key.values.iter().all(|(known, _)| known != index);
         Ok(Self {
             inputs: inputs.len(),
             fed: (0..inputs.len()).filter(is_fed).collect(),
-            simple,
-            tensor_bytes_max,
+            steps,
+            limits,
             rounded: Vec::new(),
         })
     }

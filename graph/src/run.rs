@@ -1,20 +1,20 @@
-//! Runs a plan, node by node, for as long as a budget lasts.
+//! Runs a plan for as long as a budget lasts.
 //!
 //! Between nodes the deadline and the caller's interest are checked, so a run ends within the time of
-//! one node. The size of a tensor whose shape is known only now, because an input's value decides it,
-//! is checked before the node makes it, as far as the operator can tell.
+//! one node; a loop checks them between its rounds too. The size of a tensor whose shape is known only
+//! now, because an input's value decides it, is checked before the node makes it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use tidegate_inference::Tensor;
-use tract_onnx::prelude::{IntoArcTensor, TValue, TVec, TractResult};
-use tract_onnx::tract_core::ops::array::Topk;
-use tract_onnx::tract_core::plan::{EvalContext, SimpleState, eval};
-use tract_onnx::tract_hir::internal::{TypedFact, TypedNode, bail, tvec};
+use tract_onnx::prelude::{TValue, TVec, TractError, TractResult};
+use tract_onnx::tract_hir::internal::tvec;
 
 use super::convert::{from_native, to_bf16, to_native};
-use super::plan::tensor_bytes;
-use super::{GraphError, Plan, panic_text, said, shorten_name};
+use super::error::NodeError;
+use super::scope::{self, GoesOn};
+use super::{GraphError, Plan, panic_text, said};
 
 /// Why a run gave no outputs. `S` says why a caller stops its runs.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,14 @@ pub enum RunError<S> {
         /// What is wrong.
         reason: String,
     },
-    /// A tensor inside the graph would be larger than a limit, by the shape or value of an input.
+    /// A value of the inputs leads a node to one that it cannot take: an index, a divisor, a step.
+    #[error("the inputs give a node what it cannot take: {reason}")]
+    Operand {
+        /// Which node, and what is wrong.
+        reason: String,
+    },
+    /// A tensor inside the graph would be larger than a limit, or all that are held at once, by the shape
+    /// or value of an input.
     #[error(transparent)]
     TooLarge(GraphError),
     /// There is no plan for inputs of these shapes and values.
@@ -39,7 +46,7 @@ pub enum RunError<S> {
     /// The engine failed.
     #[error("the graph failed: {reason}")]
     Failed {
-        /// What tract says, causes included.
+        /// Which node, and what tract says, causes included.
         reason: String,
     },
 }
@@ -55,7 +62,18 @@ impl Plan {
     pub fn run<S: Stop>(
         &self,
         inputs: &[Tensor],
-        check: impl Fn() -> Result<(), S>,
+        check: impl Fn() -> Result<(), S> + Send + Sync + 'static,
+    ) -> Result<Vec<Tensor>, RunError<S>> {
+        let check = Arc::new(check);
+        self.run_while(inputs, &*check, &goes_on(&check))
+    }
+
+    /// Runs it while `goes_on` says so, which is what `check` does.
+    pub(super) fn run_while<S: Stop>(
+        &self,
+        inputs: &[Tensor],
+        check: &impl Fn() -> Result<(), S>,
+        goes_on: &GoesOn,
     ) -> Result<Vec<Tensor>, RunError<S>> {
         check().map_err(RunError::Stopped)?;
         let mut native: TVec<TValue> = tvec![];
@@ -65,37 +83,15 @@ impl Plan {
                 reason: said(&error),
             })?);
         }
-        let run = || self.run_native(native, &check);
+        let run = || scope::within(self.limits, goes_on, || self.run_native(native));
         let outputs = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| RunError::Failed {
             reason: format!("the engine panicked: {}", panic_text(&*panic)),
         })?;
-        outputs.map_err(|error| {
-            if let Some(stop) = error.downcast_ref::<S>() {
-                return RunError::Stopped(*stop);
-            }
-            if let Some(refused) = error.downcast_ref::<GraphError>() {
-                return RunError::TooLarge(refused.clone());
-            }
-            RunError::Failed {
-                reason: said(&error),
-            }
-        })
+        outputs.map_err(|error| failure(&error, check))
     }
 
-    fn run_native<S: Stop>(
-        &self,
-        inputs: TVec<TValue>,
-        check: &impl Fn() -> Result<(), S>,
-    ) -> TractResult<Vec<Tensor>> {
-        let mut state = SimpleState::new(&self.simple)?;
-        let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
-            check()?;
-            check_operands(node, &inputs)?;
-            self.check_size(context, node, &inputs)?;
-            eval(context, state, node, inputs)
-        })?;
-        // What the run still holds is dropped first, so that outputs are not shared with it.
-        drop(state);
+    fn run_native(&self, inputs: TVec<TValue>) -> TractResult<Vec<Tensor>> {
+        let outputs = self.steps.run(inputs)?;
         let rounded = self.rounded.iter().copied().chain(std::iter::repeat(false));
         outputs
             .into_iter()
@@ -106,60 +102,36 @@ impl Plan {
             })
             .collect()
     }
-
-    fn check_size(
-        &self,
-        context: &EvalContext<'_>,
-        node: &TypedNode,
-        inputs: &[TValue],
-    ) -> TractResult<()> {
-        if node
-            .outputs
-            .iter()
-            .all(|output| output.fact.shape.is_concrete())
-        {
-            return Ok(());
-        }
-        let known = |fact: &TypedFact| fact.shape.eval_to_usize(context.symbols).is_ok();
-        let facts: TVec<TypedFact> = if node.outputs.iter().all(|output| known(&output.fact)) {
-            node.outputs
-                .iter()
-                .map(|output| output.fact.clone())
-                .collect()
-        } else {
-            let inputs: Vec<TypedFact> = inputs
-                .iter()
-                .map(|input| TypedFact::try_from(input.clone().into_arc_tensor()))
-                .collect::<Result<_, _>>()?;
-            let inputs: Vec<&TypedFact> = inputs.iter().collect();
-            let Ok(facts) = node.op.output_facts(&inputs) else {
-                return Ok(());
-            };
-            facts
-        };
-        for fact in &facts {
-            let Ok(shape) = fact.shape.eval_to_usize(context.symbols) else {
-                continue;
-            };
-            let (bytes, limit) = (tensor_bytes(fact, &shape), self.tensor_bytes_max);
-            if bytes > limit {
-                let node = shorten_name(&node.name);
-                return Err(GraphError::NodeTooLarge { node, bytes, limit }.into());
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Refuses operands that the engine would take for others without a word: more of the largest elements
-/// than there are.
-fn check_operands(node: &TypedNode, inputs: &[TValue]) -> TractResult<()> {
-    if let Some(topk) = node.op_as::<Topk>() {
-        let wanted = inputs[1].cast_to_scalar::<i64>()?;
-        let there = inputs[0].shape()[topk.axis];
-        if usize::try_from(wanted).map_or(true, |wanted| wanted > there) {
-            bail!("TopK wants {wanted} of {there} elements");
+/// Whether a check passes, without why not.
+pub(super) fn goes_on<S: Stop>(
+    check: &Arc<impl Fn() -> Result<(), S> + Send + Sync + 'static>,
+) -> GoesOn {
+    let check = Arc::clone(check);
+    Arc::new(move || check().is_ok())
+}
+
+fn failure<S: Stop>(error: &TractError, check: &impl Fn() -> Result<(), S>) -> RunError<S> {
+    let ours = error.chain().find_map(|cause| cause.downcast_ref());
+    match ours {
+        Some(GraphError::Stopped) => {
+            if let Err(stop) = check() {
+                return RunError::Stopped(stop);
+            }
         }
+        Some(refused) => return RunError::TooLarge(GraphError::clone(refused)),
+        None => {}
     }
-    Ok(())
+    match NodeError::of(error) {
+        Some(node) if node.is_of_operand => RunError::Operand {
+            reason: node.to_string(),
+        },
+        Some(node) => RunError::Failed {
+            reason: node.to_string(),
+        },
+        None => RunError::Failed {
+            reason: said(error),
+        },
+    }
 }

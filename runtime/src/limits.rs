@@ -23,7 +23,8 @@ pub struct Limits {
     pub tensor_bytes_max: usize,
     /// Bytes of all outputs of a request together.
     pub output_bytes_max: usize,
-    /// Largest tensor that a graph may make on the way.
+    /// Largest tensor that a graph may make on the way. All that a run holds at once may be twice that,
+    /// weights not counted.
     pub graph_tensor_bytes_max: usize,
     /// Linear memory of a graph that runs inside the sandbox: its weights, as the file has them and as the
     /// engine does, and what a run takes.

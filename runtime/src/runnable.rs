@@ -78,9 +78,11 @@ impl RunnableGraph {
         budget: &Budget,
     ) -> Result<Vec<Tensor>, RunGraphError> {
         match self {
-            Self::Host(graph) => graph
-                .run(inputs, || budget.check())
-                .map_err(RunGraphError::Host),
+            Self::Host(graph) => {
+                let budget = budget.clone();
+                let check = move || budget.check();
+                graph.run(inputs, check).map_err(RunGraphError::Host)
+            }
             Self::Strict(graph) => graph.run(inputs, budget).map_err(RunGraphError::Strict),
         }
     }
@@ -99,6 +101,7 @@ impl RunnableGraph {
             RunGraphError::Strict(StrictError::Refused(refusal)) => {
                 return match refusal.fault {
                     Fault::Inputs => Blame::Guest,
+                    Fault::Values => Blame::Inputs,
                     Fault::TooLarge => Blame::Size,
                     Fault::Graph => of_graph,
                 };
@@ -110,7 +113,11 @@ impl RunnableGraph {
         match error {
             RunError::Stopped(_) => Blame::Time,
             RunError::Input { .. } => Blame::Guest,
-            RunError::TooLarge(_) | RunError::Plan(GraphError::NodeTooLarge { .. }) => Blame::Size,
+            RunError::Operand { .. } | RunError::Plan(GraphError::Operand { .. }) => Blame::Inputs,
+            RunError::TooLarge(_)
+            | RunError::Plan(GraphError::NodeTooLarge { .. } | GraphError::RunTooLarge { .. }) => {
+                Blame::Size
+            }
             RunError::Plan(GraphError::Thread { .. }) => Blame::Host,
             RunError::Plan(_) | RunError::Failed { .. } => of_graph,
         }

@@ -29,7 +29,7 @@ fn parse(
             bail!("If {:?} has no {name}", node.name);
         };
         let mut parsed = context.parse_graph(graph)?;
-        bounded::wrap(&mut parsed.model, bounded::INNER_BYTES_MAX);
+        bounded::wrap(&mut parsed.model, graph);
         Ok(parsed)
     };
     let (taken, other) = (branch("then_branch")?, branch("else_branch")?);

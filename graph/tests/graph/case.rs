@@ -1,7 +1,7 @@
 //! Graphs of one node, as a file and a request give them.
 
 use prost::Message;
-use tidegate_graph::{Graph, GraphLimits};
+use tidegate_graph::{Graph, GraphError, GraphLimits, RunError};
 use tidegate_inference::{Dtype, Shape, Tensor};
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -15,6 +15,20 @@ use tract_onnx::pb::{
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("stopped")]
 pub(crate) struct Stopped;
+
+/// Largest tensor that a graph here makes.
+pub(crate) const TENSOR_BYTES_MAX: usize = 1 << 24;
+
+/// Why a graph gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// It cannot be used at all.
+    #[error("{0}: {source:?}", source = std::error::Error::source(.0).map(ToString::to_string))]
+    Read(#[from] GraphError),
+    /// Not with these inputs.
+    #[error("{0}")]
+    Run(#[from] RunError<Stopped>),
+}
 
 /// A graph of one node, built up input by input.
 pub(crate) struct Case {
@@ -124,22 +138,52 @@ impl Case {
         self.input(DataType::String, tensor)
     }
 
+    /// An input that is left out.
+    pub(crate) fn absent(mut self) -> Self {
+        self.node.input.push(String::new());
+        self
+    }
+
     /// An input that is a constant of the graph.
-    pub(crate) fn constant(mut self, numbers: &[i64]) -> Self {
+    pub(crate) fn constant(self, numbers: &[i64]) -> Self {
+        self.constant_of(&[numbers.len()], numbers)
+    }
+
+    /// The same, without axes.
+    pub(crate) fn scalar(self, number: i64) -> Self {
+        self.constant_of(&[], &[number])
+    }
+
+    pub(crate) fn constant_of(self, shape: &[usize], numbers: &[i64]) -> Self {
+        let bytes = numbers
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
+        self.constant_tensor(DataType::Int64, &tensor(Dtype::Int64, shape, bytes))
+    }
+
+    pub(crate) fn constant_tensor(mut self, data_type: DataType, tensor: &Tensor) -> Self {
         let name = format!("in_{}", self.node.input.len());
+        let extent = |extent: &usize| i64::try_from(*extent).unwrap();
         self.graph.initializer.push(TensorProto {
             name: name.clone(),
-            dims: vec![i64::try_from(numbers.len()).unwrap()],
-            data_type: DataType::Int64.into(),
-            int64_data: numbers.to_vec(),
+            dims: tensor.shape().iter().map(extent).collect(),
+            data_type: data_type.into(),
+            raw_data: tensor.data().to_vec().into(),
             ..TensorProto::default()
         });
         self.node.input.push(name);
         self
     }
 
-    /// Runs it: its outputs, or what the error says.
-    pub(crate) fn run(mut self) -> Result<Vec<Tensor>, String> {
+    /// Runs it: its outputs, or why there are none.
+    pub(crate) fn outcome(self) -> Result<Vec<Tensor>, Refused> {
+        let (graph, inputs) = self.read()?;
+        Ok(graph.run(&inputs, || Ok(()))?)
+    }
+
+    /// The graph, and the inputs that were given.
+    pub(crate) fn read(mut self) -> Result<(Graph, Vec<Tensor>), GraphError> {
         self.node.output = vec!["out".to_owned()];
         self.graph.output.push(ValueInfoProto {
             name: "out".to_owned(),
@@ -156,17 +200,16 @@ impl Case {
             ..ModelProto::default()
         };
         let limits = GraphLimits {
-            tensor_bytes_max: 1 << 24,
+            tensor_bytes_max: TENSOR_BYTES_MAX,
             plans_max: 1,
         };
-        let whole = |error: &dyn std::error::Error| match error.source() {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        };
-        let graph = Graph::read(&model.encode_to_vec(), limits).map_err(|error| whole(&error))?;
-        graph
-            .run(&self.inputs, || Ok::<(), Stopped>(()))
-            .map_err(|error| whole(&error))
+        let graph = Graph::read(&model.encode_to_vec(), limits)?;
+        Ok((graph, self.inputs))
+    }
+
+    /// Runs it: its outputs, or what the error says.
+    pub(crate) fn run(self) -> Result<Vec<Tensor>, String> {
+        self.outcome().map_err(|error| error.to_string())
     }
 
     pub(crate) fn must_be_refused(self, reason: &str) {

@@ -2,5 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod bounds;
 mod case;
+mod mistakes;
 mod operators;

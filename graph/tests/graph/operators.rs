@@ -39,7 +39,7 @@ fn windows_have_extents_that_can_be_counted() {
         .must_be_refused("numbers for 4 places");
     pool()
         .ints("pads", &[1 << 31, 1 << 31, 1 << 31, 1 << 31])
-        .must_be_refused("allowed");
+        .must_be_refused("beside a padding of 2147483648");
     pool().int("p", 0).must_be_refused("p is 0");
     assert!(pool().run().is_ok());
 }
@@ -118,7 +118,7 @@ fn text_grows_no_further_than_memory() {
     texts[0] = &long;
     split
         .texts(&[1 << 12], &texts)
-        .must_be_refused("larger than");
+        .must_be_refused("at most 16777216 are allowed");
     Case::new("RegexFullMatch")
         .string("pattern", "(a{1000}){1000}")
         .texts(&[1], &["a"])
@@ -235,5 +235,14 @@ fn loops_end() {
     assert_eq!(outputs[0].shape(), [8]);
     let outputs = repeat(0).run().unwrap();
     assert_eq!(outputs[0].shape(), [1]);
-    repeat(i32::MAX.into()).must_be_refused("at most 16384 are allowed");
+    // It has doubled what there may be long before it has gone round for ever.
+    repeat(i32::MAX.into()).must_be_refused("at most 16777216 are allowed");
+    let mut forever = doubling();
+    forever.node[1].op_type = "Identity".to_owned();
+    forever.node[1].input.truncate(1);
+    forever.node[1].attribute.clear();
+    let mut case = Case::new("Loop").integers(&[], &[i32::MAX.into()]);
+    case.node.input.push(String::new());
+    let case = case.floats(&[1]).graph("body", &forever);
+    case.must_be_refused("at most 16384 are allowed");
 }

@@ -63,7 +63,8 @@ pub(crate) fn tensors(message: &Bytes) -> Result<Vec<Tensor>, Refusal> {
 
 pub(crate) fn graph_fault(error: &GraphError) -> Refusal {
     let fault = match error {
-        GraphError::NodeTooLarge { .. } => Fault::TooLarge,
+        GraphError::NodeTooLarge { .. } | GraphError::RunTooLarge { .. } => Fault::TooLarge,
+        GraphError::Operand { .. } => Fault::Values,
         _ => Fault::Graph,
     };
     Refusal::new(fault, error)
@@ -72,6 +73,7 @@ pub(crate) fn graph_fault(error: &GraphError) -> Refusal {
 pub(crate) fn run_fault<S: Stop>(error: &RunError<S>) -> Refusal {
     let fault = match error {
         RunError::Input { .. } => Fault::Inputs,
+        RunError::Operand { .. } => Fault::Values,
         RunError::TooLarge(_) => Fault::TooLarge,
         RunError::Plan(error) => return graph_fault(error),
         RunError::Failed { .. } | RunError::Stopped(_) => Fault::Graph,

@@ -14,15 +14,15 @@ use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
 use super::kernel::check_bytes;
-use crate::bounded::{INNER_BYTES_MAX, wrap};
+use crate::bounded::wrap;
+use crate::optimise::optimise;
+use crate::steps::Steps;
 
 /// Plans kept for a body whose shapes change.
 const PLANS_MAX: usize = 8;
 
 /// Most elements of a value from around a body that shapes may depend on, so that a plan is made for it.
 const FIXED_ELEMENTS_MAX: usize = 32;
-
-type BodyPlan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
 
 /// What a plan is made for: the type and shape of each input, and the value of those that are fixed.
 type Signature = Vec<(DatumType, TVec<usize>, Option<Tensor>)>;
@@ -31,7 +31,7 @@ type Signature = Vec<(DatumType, TVec<usize>, Option<Tensor>)>;
 #[derive(Debug)]
 pub(super) struct Body {
     model: InferenceModel,
-    plans: Mutex<Vec<(Signature, Arc<BodyPlan>)>>,
+    plans: Mutex<Vec<(Signature, Arc<Steps>)>>,
     /// Whether shapes depend on numbers that change from run to run, so that each needs its own plan.
     is_planned_by_values: AtomicBool,
 }
@@ -55,7 +55,7 @@ impl Body {
             let name: String = node.op.name().chars().take(64).collect();
             bail!("an inner graph needs an operator that is not implemented: {name}");
         }
-        wrap(&mut model, INNER_BYTES_MAX);
+        wrap(&mut model, graph);
         let body = Self {
             model,
             plans: Mutex::default(),
@@ -145,7 +145,7 @@ impl Body {
             .collect()
     }
 
-    fn plan(&self, signature: Signature) -> TractResult<Arc<BodyPlan>> {
+    fn plan(&self, signature: Signature) -> TractResult<Arc<Steps>> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, plan)) = plans.iter().find(|(known, _)| *known == signature) {
             return Ok(plan.clone());
@@ -158,7 +158,7 @@ impl Body {
                 fact
             })
             .collect();
-        let plan = SimplePlan::new(self.typed(&facts)?.into_optimized()?)?;
+        let plan = Arc::new(Steps::new(optimise(self.typed(&facts)?)?)?);
         if plans.len() >= PLANS_MAX {
             plans.remove(0);
         }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::tract_hir::internal::*;
 
-/// Largest tensor that a kernel may make: as large as the largest graph.
-pub(super) const OUTPUT_BYTES_MAX: usize = 1 << 30;
+use crate::error::TooLarge;
+use crate::scope;
 
 /// One operator with its attributes, as a node of a graph has them.
 pub(super) trait Kernel: fmt::Debug + Send + Sync + 'static {
@@ -151,11 +151,12 @@ pub(super) fn volume(shape: &[usize]) -> TractResult<usize> {
 
 /// Refuses a tensor that would be too large, before it is made.
 pub(super) fn check_bytes(shape: &[usize], element: usize) -> TractResult<()> {
-    let bytes = volume(shape)?.checked_mul(element);
-    ensure!(
-        bytes.is_some_and(|bytes| bytes <= OUTPUT_BYTES_MAX),
-        "a tensor of shape {shape:?} is larger than {OUTPUT_BYTES_MAX} bytes"
-    );
+    let all = shape.iter().copied().chain([element]);
+    let bytes = all.fold(1, usize::saturating_mul);
+    let limit = scope::tensor_bytes_max();
+    if bytes > limit {
+        return Err(TooLarge { bytes, limit }.into());
+    }
     Ok(())
 }
 

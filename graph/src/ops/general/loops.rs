@@ -7,6 +7,7 @@ use tract_onnx::tract_hir::internal::*;
 use super::body::Body;
 use super::kernel::{Facts, Kernel, Unknown, Values, check_bytes, slice};
 use super::own::operator_closing_on;
+use crate::scope;
 
 /// Most rounds of a loop. Decoding a text, the longest loop that models have, takes some thousand.
 const ROUNDS_MAX: usize = 1 << 14;
@@ -178,6 +179,7 @@ impl Kernel for Loop {
         let mut bytes = 0_usize;
         let mut round = 0;
         while goes_on && wanted.is_none_or(|wanted| round < wanted) {
+            scope::check()?;
             check_rounds(round + 1)?;
             let mut given: TVec<TValue> = tvec![
                 tensor0(i64::try_from(round)?).into_tvalue(),

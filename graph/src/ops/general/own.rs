@@ -9,7 +9,8 @@ use tract_onnx::model::{ParsingContext, optional_inputs};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-use super::kernel::{Facts, Kernel, OUTPUT_BYTES_MAX, Unknown, Values, volume};
+use super::kernel::{Facts, Kernel, Unknown, Values, check_bytes, volume};
+use crate::error::OfOperand;
 
 /// Largest output that is computed while the graph is prepared. Above it the node runs with the graph,
 /// where its size is checked against the limits of the caller.
@@ -178,14 +179,11 @@ impl EvalOp for Own {
     }
 
     fn eval(&self, _context: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let refuse = || OfOperand(format!("{} cannot be computed", self.name));
         if !self.kernel.is_bounded()
-            && let Some(bytes) = self.bytes(&inputs)?
+            && let Some(bytes) = self.bytes(&inputs).with_context(refuse)?
         {
-            ensure!(
-                bytes <= OUTPUT_BYTES_MAX,
-                "{}: an output of {bytes} bytes, at most {OUTPUT_BYTES_MAX} are allowed",
-                self.name
-            );
+            check_bytes(&[bytes], 1)?;
         }
         let values = Values::new(
             self.places
@@ -193,10 +191,7 @@ impl EvalOp for Own {
                 .map(|place| place.and_then(|at| inputs.get(at).map(|value| &**value)))
                 .collect(),
         );
-        let outputs = self
-            .kernel
-            .run(&values)
-            .with_context(|| format!("{} cannot be computed", self.name))?;
+        let outputs = self.kernel.run(&values).with_context(refuse)?;
         let outputs = self.named(outputs)?;
         Ok(outputs.into_iter().map(Tensor::into_tvalue).collect())
     }

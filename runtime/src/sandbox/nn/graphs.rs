@@ -144,15 +144,18 @@ fn read(brought: &Arc<Brought>, onnx: &[u8]) -> Result<HostGraph, HostError> {
 fn code(error: &GraphError) -> ErrorCode {
     match error {
         GraphError::NotOnnx { .. } | GraphError::NoGraph => ErrorCode::InvalidEncoding,
-        GraphError::TooLarge | GraphError::Nodes { .. } | GraphError::NodeTooLarge { .. } => {
-            ErrorCode::TooLarge
-        }
+        GraphError::TooLarge
+        | GraphError::Nodes { .. }
+        | GraphError::NodeTooLarge { .. }
+        | GraphError::RunTooLarge { .. } => ErrorCode::TooLarge,
         GraphError::ExternalData { .. }
         | GraphError::Malformed { .. }
         | GraphError::Value { .. }
         | GraphError::Decisive { .. }
+        | GraphError::Operand { .. }
         | GraphError::Tensor(_) => ErrorCode::InvalidArgument,
         GraphError::Operators { .. } => ErrorCode::UnsupportedOperation,
+        GraphError::Stopped => ErrorCode::Timeout,
         GraphError::Prepare { .. } | GraphError::Thread { .. } => ErrorCode::RuntimeError,
     }
 }

@@ -1,0 +1,160 @@
+//! What a run may take: memory, of one tensor and of all at once, and time, also inside of a loop and
+//! while its plan is made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tidegate_graph::{GraphError, RunError};
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto};
+
+use crate::case::{Case, Refused, Stopped, TENSOR_BYTES_MAX, value};
+
+fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        op_type: operator.to_owned(),
+        name: format!("make {output}"),
+        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..NodeProto::default()
+    }
+}
+
+/// `e1 = exp x, e2 = exp e1, ...`, and then the product of all from the last to the first, which are
+/// held until then. A last node takes the product.
+fn holding(count: usize, elements: usize) -> Case {
+    let mut case = Case::new("Neg").floats(&[elements]);
+    let mut last = "in_0".to_owned();
+    for at in 0..count {
+        let next = format!("e{at}");
+        case.graph.node.push(node("Exp", &[&last], &next));
+        last = next;
+    }
+    for at in (0..count - 1).rev() {
+        let next = format!("p{at}");
+        let made = node("Mul", &[&last, &format!("e{at}")], &next);
+        case.graph.node.push(made);
+        last = next;
+    }
+    case.node.input = vec![last];
+    case
+}
+
+#[test]
+fn tensors_that_are_held_at_once_are_counted() {
+    // Each is a quarter of the largest, and eight quarters may be held.
+    let elements = TENSOR_BYTES_MAX / 4 / size_of::<f32>();
+    assert!(holding(5, elements).run().is_ok());
+    match holding(9, elements).outcome() {
+        Err(Refused::Read(GraphError::RunTooLarge { held, limit, .. })) => {
+            assert_eq!(limit, 2 * TENSOR_BYTES_MAX);
+            assert!(held > limit);
+        }
+        other => panic!("{:?}", other.map(|_| "it runs")),
+    }
+}
+
+#[test]
+fn tensors_whose_number_only_running_tells_are_counted_too() {
+    // As many pairs of places as elements that are not zero, each of 16 bytes.
+    let places = |elements: usize, count: usize| {
+        let mut case = Case::new("Neg").floats(&[elements]);
+        case.graph.node.push(node("NonZero", &["in_0"], "n0"));
+        let mut last = "n0".to_owned();
+        for at in 0..count {
+            let next = format!("n{}", at + 1);
+            case.graph.node.push(node("Abs", &[&last], &next));
+            last = next;
+        }
+        for at in (0..count).rev() {
+            let next = format!("p{at}");
+            let made = node("Add", &[&last, &format!("n{at}")], &next);
+            case.graph.node.push(made);
+            last = next;
+        }
+        case.node.input = vec![last];
+        case
+    };
+    let elements = TENSOR_BYTES_MAX / 4 / size_of::<i64>();
+    assert!(places(elements, 2).run().is_ok());
+    match places(elements, 9).outcome() {
+        Err(Refused::Run(RunError::TooLarge(GraphError::RunTooLarge { .. }))) => {}
+        other => panic!("{:?}", other.map(|_| "it runs")),
+    }
+}
+
+/// A loop of `rounds` that hands its value on.
+fn turning(rounds: i64) -> Case {
+    let named = |name: &str| ValueInfoProto {
+        name: name.to_owned(),
+        ..ValueInfoProto::default()
+    };
+    let body = GraphProto {
+        node: vec![
+            node("Identity", &["condition"], "goes_on"),
+            node("Identity", &["value"], "same"),
+        ],
+        input: vec![
+            value("round", DataType::Int64, &[]),
+            value("condition", DataType::Bool, &[]),
+            value("value", DataType::Float, &[1]),
+        ],
+        output: vec![named("goes_on"), named("same")],
+        ..GraphProto::default()
+    };
+    let case = Case::new("Loop").integers(&[], &[rounds]).absent();
+    case.floats(&[1]).graph("body", &body)
+}
+
+/// A check that passes so many times, and how often it was asked.
+fn after(
+    times: usize,
+) -> (
+    impl Fn() -> Result<(), Stopped> + Send + Sync,
+    Arc<AtomicUsize>,
+) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let check = move || match counter.fetch_add(1, Ordering::Relaxed) {
+        asked if asked < times => Ok(()),
+        _ => Err(Stopped),
+    };
+    (check, asked)
+}
+
+#[test]
+fn a_loop_ends_with_the_time() {
+    let (graph, inputs) = turning(10_000).read().unwrap();
+    graph.plan(&inputs).unwrap();
+    let (check, asked) = after(1000);
+    let stopped = graph.run(&inputs, check);
+    assert!(matches!(stopped, Err(RunError::Stopped(Stopped))));
+    assert!(asked.load(Ordering::Relaxed) < 1010);
+    assert!(graph.run(&inputs, || Ok::<(), Stopped>(())).is_ok());
+}
+
+#[test]
+fn making_a_plan_ends_with_the_time() {
+    let mut case = holding(1000, 2);
+    case.graph.input[0] = value("in_0", DataType::Float, &[2]);
+    let free = |case: &mut Case| {
+        use tract_onnx::pb::type_proto::Value as Kind;
+        let kind = case.graph.input[0].r#type.as_mut().unwrap();
+        let Some(Kind::TensorType(tensor)) = &mut kind.value else {
+            panic!("it is a tensor");
+        };
+        tensor.shape.as_mut().unwrap().dim[0].value = None;
+    };
+    free(&mut case);
+    let (graph, inputs) = case.read().unwrap();
+    for times in [2, 100, 2000] {
+        let (check, asked) = after(times);
+        let stopped = graph.run(&inputs, check);
+        assert!(
+            matches!(stopped, Err(RunError::Stopped(Stopped))),
+            "{times}"
+        );
+        assert!(asked.load(Ordering::Relaxed) < times + 10);
+    }
+    assert!(graph.run(&inputs, || Ok::<(), Stopped>(())).is_ok());
+}
