@@ -1,6 +1,7 @@
 //! Values of inputs that decide shapes: what cannot be is refused, and nothing is cut or made up.
 
-use tidegate_inference::{Dtype, FailureKind, NamedTensor};
+use tidegate_inference::{Dtype, Failure, FailureKind, NamedTensor};
+use tract_onnx::pb::NodeProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
 use crate::fixture::{as_floats, budget, floats, load, node, onnx, packed, runtime, tensor, value};
@@ -94,4 +95,39 @@ fn an_axis_is_split_whole_or_not_at_all() {
     for wrong in [[2, 1], [4, 4], [-1, 5]] {
         assert_eq!(run(&wrong), Err(FailureKind::Invalid), "{wrong:?}");
     }
+}
+
+/// What a request of four floats and another input gets from an operator without free axes.
+fn refused(operator: NodeProto, other: NamedTensor, elements: DataType) -> Failure {
+    let extents = other.tensor.shape().iter();
+    let extents = extents.map(|extent| i64::try_from(*extent).unwrap().into());
+    let model = onnx(
+        vec![
+            value("x", DataType::Float, vec![4.into()]),
+            value(&other.name, elements, extents.collect()),
+        ],
+        vec![],
+        vec![operator],
+        vec![value("y", DataType::Float, vec!["m".into()])],
+    );
+    let x = floats("x", &[4], &[1.0, 2.0, 3.0, 4.0]);
+    let model = load(&runtime(), &packed(&model));
+    model.infer(vec![x, other], &budget()).unwrap_err()
+}
+
+#[test]
+fn a_value_that_a_node_cannot_take_is_the_caller_s_fault_and_names_the_node() {
+    let mut gather = node("Gather", &["x", "n"], "y");
+    gather.name = "pick".to_owned();
+    let failure = refused(gather, numbers("n", &[0, 4]), DataType::Int64);
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+    let told = "node \"pick\" (Gather): index 4 is outside an axis of 4";
+    assert!(failure.message.contains(told), "{failure}");
+
+    let mut resize = node("Resize", &["x", "", "s"], "y");
+    resize.name = "grow".to_owned();
+    let failure = refused(resize, floats("s", &[1], &[0.0]), DataType::Float);
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+    let told = "node \"grow\" (Resize): a scale is 0";
+    assert!(failure.message.contains(told), "{failure}");
 }
