@@ -9,6 +9,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_graph::{FixError, GraphError};
@@ -17,10 +18,11 @@ use tidegate_runtime::module::{
     FILE_BYTES_MAX, GuestError, Manifest, ManifestError, ModuleError, ModuleFile, PassThroughError,
     component_from_guest, pass_through,
 };
-use tidegate_runtime::samples::Tolerance;
-use tidegate_runtime::{LoadError, StartError, VetError};
+use tidegate_runtime::samples::{Sample, Tolerance};
+use tidegate_runtime::{LoadError, Model, Runtime, StartError, VetError};
 
 use crate::engine;
+use crate::registry::tell;
 use crate::regular_file::regular_file;
 use crate::samples::{self, ReadSamplesError};
 
@@ -273,31 +275,37 @@ fn build(args: &Args) -> Result<ModuleFile, PackError> {
         })?,
         None => pass_through(&args.graph_name).map_err(PackError::PassThrough)?,
     };
-    let manifest = manifest(args, &onnx)?;
-    let graphs = [(args.graph_name.as_str(), &onnx[..])];
+    let mut manifest = manifest(args, &onnx)?;
+    let assemble = |manifest: &Manifest, samples: &[Sample]| {
+        let graphs = [(args.graph_name.as_str(), &onnx[..])];
+        let module =
+            ModuleFile::assemble_with_samples(&component, manifest.clone(), &graphs, samples);
+        module.map_err(|source| PackError::Assemble {
+            path: args.model.clone(),
+            source,
+        })
+    };
+    let mut module = assemble(&manifest, &[])?;
+    let runtime = engine::start(1).map_err(PackError::Engine)?;
+    let mut model = load(args, &runtime, &module)?;
+    let mut changes = Vec::new();
+    // What a guest gives is its own.
+    if args.guest.is_none() {
+        let reconciled = model.reconcile(&args.graph_name, &mut manifest.outputs);
+        changes = reconciled.map_err(|source| graph_error(args, source))?;
+    }
+    for change in &changes {
+        tell(&format!("{}: {change}", args.model.display()));
+    }
+    // Samples are those of the graph, not of what its file says wrongly.
     let samples = match &args.samples {
         Some(folder) => samples::read(folder, &manifest)?,
         None => Vec::new(),
     };
-    let module = ModuleFile::assemble_with_samples(&component, manifest, &graphs, &samples);
-    let module = module.map_err(|source| PackError::Assemble {
-        path: args.model.clone(),
-        source,
-    })?;
-    let model = engine::start(1)
-        .map_err(PackError::Engine)?
-        .load(module.file().clone())
-        .map_err(|source| match source {
-            LoadError::Graph { source, .. } => graph_error(args, source),
-            LoadError::Vet { source, .. } => PackError::Vet {
-                path: args.model.clone(),
-                source,
-            },
-            source => PackError::Load {
-                path: args.guest.as_ref().unwrap_or(&args.model).clone(),
-                source: Box::new(source),
-            },
-        })?;
+    if !changes.is_empty() || !samples.is_empty() {
+        module = assemble(&manifest, &samples)?;
+        model = load(args, &runtime, &module)?;
+    }
     if !samples.is_empty() {
         let report = model.check_samples(Tolerance::default());
         let disagreement = match report {
@@ -310,6 +318,21 @@ fn build(args: &Args) -> Result<ModuleFile, PackError> {
         }
     }
     Ok(module)
+}
+
+fn load(args: &Args, runtime: &Runtime, module: &ModuleFile) -> Result<Arc<Model>, PackError> {
+    let loaded = runtime.load(module.file().clone());
+    loaded.map_err(|source| match source {
+        LoadError::Graph { source, .. } => graph_error(args, source),
+        LoadError::Vet { source, .. } => PackError::Vet {
+            path: args.model.clone(),
+            source,
+        },
+        source => PackError::Load {
+            path: args.guest.as_ref().unwrap_or(&args.model).clone(),
+            source: Box::new(source),
+        },
+    })
 }
 
 fn graph_error(args: &Args, source: GraphError) -> PackError {

@@ -34,6 +34,26 @@ pub(super) fn native_type(dtype: Dtype) -> DatumType {
     }
 }
 
+/// The dtype in which replies carry one of the engine's types, if they do.
+pub(super) fn dtype_of(native: DatumType) -> Option<Dtype> {
+    match native {
+        DatumType::Bool => Some(Dtype::Bool),
+        DatumType::U8 | DatumType::QU8(_) => Some(Dtype::Uint8),
+        DatumType::U16 => Some(Dtype::Uint16),
+        DatumType::U32 => Some(Dtype::Uint32),
+        DatumType::U64 => Some(Dtype::Uint64),
+        DatumType::I8 | DatumType::QI8(_) => Some(Dtype::Int8),
+        DatumType::I16 => Some(Dtype::Int16),
+        DatumType::I32 | DatumType::QI32(_) => Some(Dtype::Int32),
+        DatumType::I64 | DatumType::TDim => Some(Dtype::Int64),
+        DatumType::F16 => Some(Dtype::Fp16),
+        DatumType::F32 => Some(Dtype::Fp32),
+        DatumType::F64 => Some(Dtype::Fp64),
+        DatumType::String => Some(Dtype::Bytes),
+        _ => None,
+    }
+}
+
 /// The tensor in the engine's form. Strings must be UTF-8.
 pub(super) fn to_native(tensor: &Tensor) -> TractResult<TValue> {
     let dtype = tensor.dtype();
@@ -68,26 +88,18 @@ pub(super) fn to_native(tensor: &Tensor) -> TractResult<TValue> {
 /// The tensor in our form, sharing the engine's memory.
 pub(super) fn from_native(value: TValue) -> TractResult<Tensor> {
     let shape = Shape::from_slice(value.shape());
-    let dtype = match value.datum_type() {
-        DatumType::Bool => Dtype::Bool,
-        DatumType::U8 | DatumType::QU8(_) => Dtype::Uint8,
-        DatumType::U16 => Dtype::Uint16,
-        DatumType::U32 => Dtype::Uint32,
-        DatumType::U64 => Dtype::Uint64,
-        DatumType::I8 | DatumType::QI8(_) => Dtype::Int8,
-        DatumType::I16 => Dtype::Int16,
-        DatumType::I32 | DatumType::QI32(_) => Dtype::Int32,
-        DatumType::I64 => Dtype::Int64,
-        DatumType::F16 => Dtype::Fp16,
-        DatumType::F32 => Dtype::Fp32,
-        DatumType::F64 => Dtype::Fp64,
+    match value.datum_type() {
         // Shapes that the graph computes are symbolic expressions inside the engine.
         DatumType::TDim => {
             let numbers = value.cast_to::<i64>()?.into_owned();
             return from_native(numbers.into());
         }
         DatumType::String => return from_strings(&value, shape),
-        other => bail!("an output has the type {other:?}, which replies cannot carry"),
+        _ => {}
+    }
+    let Some(dtype) = dtype_of(value.datum_type()) else {
+        let other = value.datum_type();
+        bail!("an output has the type {other:?}, which replies cannot carry");
     };
     if !value.is_plain_ram() {
         bail!("an output is not laid out as a plain array");

@@ -16,6 +16,7 @@ mod external;
 mod fills;
 mod fix;
 mod functions;
+mod given;
 pub mod message;
 mod nibbles;
 mod normalise;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tidegate_inference::{Digest, Failure, FailureKind, ModelMetadata, NamedTensor};
+use tidegate_graph::GraphError;
+use tidegate_inference::{Digest, Failure, FailureKind, ModelMetadata, NamedTensor, TensorSpec};
 use wasmtime::component::{ComponentExportIndex, InstancePre, Resource};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::budget::{Budget, Stop};
 use crate::module::{Manifest, ModuleFile};
 use crate::runtime::Shared;
-use crate::sandbox::{HostTensor, Refusal, Sandbox, Terms};
+use crate::sandbox::{HostTensor, NamedGraph, Refusal, Sandbox, Terms};
 
 /// Longest text of a guest that is passed on.
 const GUEST_TEXT_CHARS_MAX: usize = 1024;
@@ -67,17 +68,32 @@ impl Model {
         self.module.file()
     }
 
+    /// Brings `outputs` that a module says in line with what its graph of this name gives, as
+    /// [`tidegate_graph::Graph::reconcile`] does, and says what it changed. Of a graph that runs inside the
+    /// sandbox nothing is known here.
+    pub fn reconcile(
+        &self,
+        graph: &str,
+        outputs: &mut [TensorSpec],
+    ) -> Result<Vec<String>, GraphError> {
+        let named = |found: &&NamedGraph| found.name == graph;
+        match self.terms.graphs.iter().find(named) {
+            Some(found) => found.graph.reconcile(outputs),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Runs one request on this thread, in an instance of its own.
     ///
     /// The inputs are checked against the manifest and passed in its order; the outputs come back so.
     /// The run ends soon after `budget` does: guest code within some milliseconds, a graph when the
     /// node that it is in ends. A graph with free axes is prepared on this thread for each set of
     /// input shapes that is not among the last `Limits::plans_max`; that takes as long as loading the
-    /// graph did and is not interrupted, so the budget is checked before and after. Fails as
-    /// - `Invalid` if an input does not fit, its shape suits no run of the graph, or the guest says
-    ///   that it is wrong;
+    /// graph did, or until the budget ends. Fails as
+    /// - `Invalid` if an input does not fit, its shape or a value suits no run of the graph, or the guest
+    ///   says that it is wrong;
     /// - `TooLarge` if the inputs are above what an instance may hold, or make a tensor inside a graph
-    ///   that is;
+    ///   that is, or more of them at once than there may be;
     /// - `DeadlineExceeded` or `Cancelled` when the budget ends;
     /// - `Module` if the guest traps, breaks a limit, or breaks its manifest's promise;
     /// - `Overloaded` if more requests run at once than the runtime has slots.

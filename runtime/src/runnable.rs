@@ -87,6 +87,14 @@ impl RunnableGraph {
         }
     }
 
+    /// Brings declared outputs in line with what it gives, where that is known here.
+    pub(crate) fn reconcile(&self, outputs: &mut [TensorSpec]) -> Result<Vec<String>, GraphError> {
+        match self {
+            Self::Host(graph) => graph.reconcile(outputs),
+            Self::Strict(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Whose fault a failure is. A graph without free axes was prepared when its module was loaded, so
     /// what fails otherwise is a shape that somebody chose, which the engine may find out only in the run.
     pub(crate) fn blame(&self, error: &RunGraphError) -> Blame {

@@ -241,6 +241,22 @@ fn a_manifest_that_breaks_a_rule_is_refused() {
 }
 
 #[test]
+fn a_module_says_what_its_graph_gives_and_not_what_the_file_says_wrongly() {
+    let folder = Folder::new();
+    folder.put("doubler.onnx", &onnx::boasting(onnx::FLOAT, 10));
+    let packed = folder.pack(&[]);
+    for told in ["output \"y\"", "[1, 10]", "the graph gives [1, 4]"] {
+        assert!(packed.err.contains(told), "{}", packed.err);
+    }
+    packed.ok();
+    let seen = inspect(&folder.path("doubler.wasm"));
+    assert_eq!(seen["manifest"]["outputs"][0]["shape"], json!([1, 4]));
+    folder.put("doubler.onnx", &onnx::boasting(onnx::INT64, 4));
+    let told = "is declared as INT64, and the graph gives FP32";
+    folder.pack(&[]).fails(1, &["output \"y\"", told]);
+}
+
+#[test]
 fn a_place_that_cannot_be_written_is_named() {
     let folder = Folder::new();
     let model = folder.path("doubler.onnx");
