@@ -31,6 +31,7 @@ pub(crate) enum Refused {
 }
 
 /// A graph of one node, built up input by input.
+#[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) node: NodeProto,
     pub(crate) graph: GraphProto,
@@ -80,6 +81,16 @@ impl Case {
     pub(crate) fn ints(self, name: &str, values: &[i64]) -> Self {
         self.attribute(name, AttributeType::Ints, |attribute| {
             attribute.ints = values.to_vec()
+        })
+    }
+
+    pub(crate) fn float(self, name: &str, value: f32) -> Self {
+        self.attribute(name, AttributeType::Float, |attribute| attribute.f = value)
+    }
+
+    pub(crate) fn floats_of(self, name: &str, values: &[f32]) -> Self {
+        self.attribute(name, AttributeType::Floats, |attribute| {
+            attribute.floats = values.to_vec();
         })
     }
 

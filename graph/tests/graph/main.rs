@@ -4,5 +4,6 @@
 
 mod bounds;
 mod case;
+mod hostile;
 mod mistakes;
 mod operators;

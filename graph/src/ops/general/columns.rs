@@ -63,6 +63,7 @@ impl Kernel for Col2Im {
     fn facts(&self, inputs: &Facts<'_>, unknown: &Unknown) -> TractResult<TVec<TypedFact>> {
         let input = inputs.need(0)?;
         check_real(input.datum_type)?;
+        ensure!(input.rank() == 3, "the columns must have three axes");
         let fact = match (inputs.integers(1)?, inputs.integers(2)?) {
             (Some(image), Some(block)) => {
                 let image = self.image(&extents(input)?, &image, &block)?;
