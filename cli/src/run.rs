@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidegate_runtime::Vetting;
 use tidegate_runtime::command::{self, CommandError, Ended, Folder, MEMORY_BYTES_DEFAULT, Options};
 use tidegate_runtime::module::FILE_BYTES_MAX;
 
@@ -108,6 +109,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, RunError> {
         invoke: args.invoke,
         timeout: args.timeout,
         memory_bytes_max: usize::try_from(args.memory << 20).unwrap_or(usize::MAX),
+        vetting: Some(Vetting::by_this_program()),
     };
     let ended = command::run(&program, options).map_err(|source| RunError::Command {
         path: args.program.clone(),

@@ -34,6 +34,7 @@ use crate::limits::Limits;
 use crate::module::{FILE_BYTES_MAX, MANIFEST_SECTION};
 use crate::runnable::RunnableGraph;
 use crate::sandbox::NamedGraph;
+use crate::vet::{VetError, Vetter, Vetting};
 
 /// Memory of a program for which nobody chose.
 pub const MEMORY_BYTES_DEFAULT: usize = 1 << 30;
@@ -74,6 +75,9 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// Most linear memory, most bytes of tensors, and most bytes of graphs that it brings.
     pub memory_bytes_max: usize,
+    /// The child process that has to get through each graph of `graphs` first; `None` reads them at
+    /// once.
+    pub vetting: Option<Vetting>,
 }
 
 impl Options {
@@ -90,6 +94,7 @@ impl Options {
             invoke: None,
             timeout: None,
             memory_bytes_max: MEMORY_BYTES_DEFAULT,
+            vetting: None,
         }
     }
 }
@@ -168,6 +173,14 @@ pub enum CommandError {
         /// Why not.
         source: GraphError,
     },
+    /// The child process did not get through a graph.
+    #[error("cannot use graph {name:?}")]
+    Vet {
+        /// Its name.
+        name: String,
+        /// How the child ended.
+        source: VetError,
+    },
     /// The graph that stands in is not among those given.
     #[error("there is no graph {name:?} to stand in")]
     StandIn {
@@ -213,6 +226,7 @@ impl CommandError {
             | Self::Link { .. }
             | Self::NoStart { .. }
             | Self::Graph { .. }
+            | Self::Vet { .. }
             | Self::Folder { .. }
             | Self::Engine { .. }
             | Self::Trapped { .. }
@@ -346,10 +360,20 @@ fn graphs(options: &Options) -> Result<Vec<NamedGraph>, CommandError> {
         let name = name.clone();
         return Err(CommandError::StandIn { name });
     }
+    let vetter = options
+        .vetting
+        .clone()
+        .map(|vetting| Vetter::new(vetting, None));
     options
         .graphs
         .iter()
         .map(|(name, onnx)| {
+            if let Some(vetter) = &vetter {
+                vetter.survives(onnx, graph_limits()).map_err(|source| {
+                    let name = name.clone();
+                    CommandError::Vet { name, source }
+                })?;
+            }
             let graph = Graph::read(onnx, graph_limits()).map_err(|source| {
                 let name = name.clone();
                 CommandError::Graph { name, source }

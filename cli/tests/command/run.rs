@@ -1,7 +1,7 @@
 //! `tidegate run`.
 
 use crate::pack::Folder;
-use crate::tidegate;
+use crate::{onnx, tidegate};
 
 /// A program that leaves with the number of its arguments, or traps if its environment is not empty.
 const COUNTING: &str = r#"(module
@@ -56,6 +56,16 @@ fn a_function_gives_its_results_on_lines_of_their_own() {
     assert_eq!(ran.ok(), "8\n");
     let forever = ["run", &program, "--invoke", "forever", "--timeout", "50ms"];
     tidegate(&forever).fails(1, &[&program, "longer than 50ms"]);
+}
+
+/// Reading it in the command's own process would end that by a signal, without an exit code.
+#[test]
+fn a_graph_that_takes_processes_down_is_an_error() {
+    let folder = Folder::new();
+    let program = counting(&folder);
+    let graph = format!("deep={}", folder.put("deep.onnx", &onnx::deep()));
+    tidegate(&["run", &program, "--graph", &graph])
+        .fails(1, &["graph \"deep\"", "overflowed its stack"]);
 }
 
 #[test]
