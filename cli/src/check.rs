@@ -13,10 +13,9 @@ use serde_json::{Value, json};
 use tidegate_runtime::samples::{
     CheckSamplesError, OutputOutcome, SampleOutcome, SampleReport, Tolerance,
 };
-use tidegate_runtime::{LoadError, Manifest, Model, ModuleError, StartError};
+use tidegate_runtime::{LoadError, Manifest, Model, ModuleError, ModuleFile, StartError};
 
 use crate::engine;
-use crate::regular_file::module_file;
 use crate::samples::{self, ReadSamplesError};
 
 /// Check that a module computes on this machine what its author saw.
@@ -91,7 +90,7 @@ fn tolerance(text: &str) -> Result<f64, String> {
 /// Runs every sample and prints how it came out; fails without a word more if one does not agree.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CheckError> {
     let path = || args.module.clone();
-    let module = module_file(&args.module).map_err(|source| CheckError::Module {
+    let module = ModuleFile::read(&args.module).map_err(|source| CheckError::Module {
         path: path(),
         source,
     })?;

@@ -9,7 +9,6 @@ use tidegate_inference::TensorSpec;
 use tidegate_registry::signature::{Report, Signer, Statement, VerifyError, verify};
 use tidegate_runtime::module::{ModuleError, ModuleFile};
 
-use crate::regular_file::module_file;
 use crate::verify::describe_part;
 
 /// Show what a model module holds: manifest, sizes, digests, imports, parts, who claims to have signed.
@@ -49,7 +48,7 @@ pub(crate) enum InspectError {
 
 /// Reads the module, checks that it is whole, and prints what it holds.
 pub(crate) fn run(args: &Args) -> Result<(), InspectError> {
-    let module = module_file(&args.module).map_err(|source| InspectError::Read {
+    let module = ModuleFile::read(&args.module).map_err(|source| InspectError::Read {
         path: args.module.clone(),
         source,
     })?;

@@ -89,18 +89,30 @@ pub struct Relay {
 
 /// Starts a relay: loads the configured modules, then listens.
 pub async fn start(config: Config) -> Result<Relay, StartError> {
-    let cache = config.state.open().map(|folder| CacheConfig {
-        folder: folder.path().to_owned(),
-        bytes_max: folder.code_bytes_max(),
+    let Config {
+        state,
+        vetting,
+        tract_guest,
+        slots,
+        ..
+    } = config.clone();
+    // Where another process changes the folder, this waits for it.
+    let starting = tokio::task::spawn_blocking(move || {
+        let cache = state.open().map(|folder| CacheConfig {
+            folder: folder.path().to_owned(),
+            bytes_max: folder.code_bytes_max(),
+        });
+        Runtime::start(RuntimeConfig {
+            cache,
+            vetting,
+            tract_guest,
+            ..RuntimeConfig::new(slots)
+        })
     });
-    let runtime = Runtime::start(RuntimeConfig {
-        cache,
-        vetting: config.vetting,
-        tract_guest: config.tract_guest,
-        ..RuntimeConfig::new(config.slots)
-    })
-    .map_err(|source| StartError::Runtime { source })?;
-    let slots = config.slots;
+    let runtime = starting
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        .map_err(|source| StartError::Runtime { source })?;
     let slots = Slots::new(slots, config.queue_len_max)
         .map_err(|source| StartError::Slots { slots, source })?;
     let store = Store::new(

@@ -214,14 +214,21 @@ pub(crate) async fn from_store(memory: &Arc<Memory>, digest: Digest) -> Option<F
     kept.map(Fetched::from)
 }
 
-/// A lasting failure is said once.
+/// A lasting failure is said once. A registry may come back by itself; a file that cannot be read is for a
+/// person.
 fn say_failed(origin: &Origin, error: &LookError, failures: u32) {
+    let is_file = matches!(error, LookError::File(_));
     let error: &dyn std::error::Error = error;
-    match failures {
-        0 => {
-            tracing::warn!(module = %origin, error, "failed to look at a module, will go on trying")
+    match (failures, is_file) {
+        (0, true) => {
+            tracing::error!(module = %origin, error, "failed to look at a module, will go on trying");
         }
-        _ => tracing::debug!(module = %origin, error, failures, "failed to look at a module again"),
+        (0, false) => {
+            tracing::warn!(module = %origin, error, "failed to look at a module, will go on trying");
+        }
+        (_, _) => {
+            tracing::debug!(module = %origin, error, failures, "failed to look at a module again");
+        }
     }
 }
 

@@ -6,8 +6,10 @@
 mod power;
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use tidegate_inference::{Dtype, TensorSpec};
 use tidegate_runtime::module::pass_through;
@@ -145,18 +147,25 @@ fn it_says_once_that_it_is_ready_and_stops_on_a_signal() {
 fn a_signal_during_the_start_ends_it_well() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("agent.toml");
-    std::fs::write(&config, "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\n").unwrap();
-    let module = folder.path().join("m.wasm");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&module)
-            .status()
-            .unwrap()
-            .success()
-    );
-    let child = agent(&config).spawn().unwrap();
-    // Opens once the agent reads its module, which never ends.
-    let _module = std::fs::File::options().write(true).open(module).unwrap();
+    let text = "modules = ['m.wasm']\nlisten = '127.0.0.1:0'\nstate-dir = 'state'\n";
+    std::fs::write(&config, text).unwrap();
+    // Another process that changes the folder, for which the start waits.
+    let lock = folder.path().join("state/code/.lock");
+    let mut make = std::fs::DirBuilder::new();
+    make.mode(0o700).recursive(true);
+    make.create(lock.parent().unwrap()).unwrap();
+    let held = std::fs::File::create(&lock).unwrap();
+    held.lock().unwrap();
+    let mut child = agent(&config).spawn().unwrap();
+    let files = format!("/proc/{}/fd", child.id());
+    let waits = || {
+        let mut open = std::fs::read_dir(&files).unwrap();
+        open.any(|file| file.unwrap().path().read_link().is_ok_and(|to| to == lock))
+    };
+    while !waits() {
+        assert_eq!(child.try_wait().unwrap(), None, "it waits for nobody");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     stop(&child, "-TERM");
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -18,8 +18,6 @@ mod manifest;
 mod outline;
 mod pass_through;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -181,16 +179,10 @@ pub struct ModuleFile {
 }
 
 impl ModuleFile {
-    /// Reads a module from a file, at most [`FILE_BYTES_MAX`] of it.
+    /// Reads a module from a regular file of at most [`FILE_BYTES_MAX`].
     pub fn read(path: &Path) -> Result<Self, ModuleError> {
-        let read = || {
-            let mut bytes = Vec::new();
-            File::open(path)?
-                .take(FILE_BYTES_MAX as u64 + 1)
-                .read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = read().map_err(|source| ModuleError::Read {
+        let read = tidegate_store::read_regular(path, FILE_BYTES_MAX);
+        let bytes = read.map_err(|source| ModuleError::Read {
             path: path.to_owned(),
             source,
         })?;

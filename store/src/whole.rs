@@ -1,17 +1,45 @@
-//! One file, replaced whole or not at all.
+//! One file, read whole, or replaced whole or not at all.
 //!
 //! The bytes go to a temporary file in the same folder, which takes the name by a rename: whoever
 //! reads the name sees the old bytes or the new, and a failure leaves the old ones and no litter.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt, fchown};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use tempfile::{Builder, NamedTempFile};
 
 /// Permissions of a new file; the process's umask may take some away.
 const MODE: u32 = 0o644;
+
+/// Opens a regular file to read, and never waits: what else has this name is an error, not a pipe whose
+/// writer may never come.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags).unwrap_or_default())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// The bytes of a regular file, which must not have more than `bytes_max`.
+pub fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?
+        .take(bytes_max as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max {
+        let message = format!("it has more than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
 
 /// Writes `bytes` to `path`, replacing what is there. On return they are on the disk.
 ///
@@ -110,6 +138,27 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap(), bytes);
         }
         assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read_and_nothing_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("file"), b"12345").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        let pipe = std::process::Command::new("mkfifo")
+            .arg(at("pipe"))
+            .status();
+        assert!(pipe.unwrap().success());
+        for name in ["file", "link"] {
+            assert_eq!(read_regular(&at(name), 5).unwrap(), b"12345");
+            let error = read_regular(&at(name), 4).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{name}");
+        }
+        for path in [at("pipe"), folder.path().to_owned(), "/dev/zero".into()] {
+            let error = read_regular(&path, 4).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{path:?}: {error}");
+        }
     }
 
     #[test]

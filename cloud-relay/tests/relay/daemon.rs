@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::agent::check_neighbour;
 use crate::fixture::certificates;
@@ -75,19 +77,25 @@ fn a_signal_during_the_start_ends_it_well() {
     let certificates = certificates();
     let config = certificates.path().join("relay.toml");
     let text = "listen = \"127.0.0.1:0\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"\n\
-                ca = \"ca.pem\"\nmodules = [\"m.wasm\"]\n";
+                ca = \"ca.pem\"\nstate-dir = \"state\"\n";
     std::fs::write(&config, text).unwrap();
-    let module = certificates.path().join("m.wasm");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&module)
-            .status()
-            .unwrap()
-            .success()
-    );
+    // Another process that changes the folder, for which the start waits.
+    let lock = certificates.path().join("state/code/.lock");
+    let mut make = std::fs::DirBuilder::new();
+    make.mode(0o700).recursive(true);
+    make.create(lock.parent().unwrap()).unwrap();
+    let held = std::fs::File::create(&lock).unwrap();
+    held.lock().unwrap();
     let mut relay = Killed(command(&config).stdout(Stdio::piped()).spawn().unwrap());
-    // Opens once the relay reads its module, which never ends.
-    let _module = std::fs::File::options().write(true).open(module).unwrap();
+    let files = format!("/proc/{}/fd", relay.0.id());
+    let waits = || {
+        let mut open = std::fs::read_dir(&files).unwrap();
+        open.any(|file| file.unwrap().path().read_link().is_ok_and(|to| to == lock))
+    };
+    while !waits() {
+        assert_eq!(relay.0.try_wait().unwrap(), None, "it waits for nobody");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let id = relay.0.id().to_string();
     let sent = Command::new("kill").args(["-TERM", &id]).status();
     assert!(sent.unwrap().success());

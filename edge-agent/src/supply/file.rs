@@ -33,8 +33,8 @@ impl WatchedFile {
         Self { path, seen: None }
     }
 
-    /// The file and its digest, if it is another than at the last look. A file of more than
-    /// [`FILE_BYTES_MAX`] bytes is an error.
+    /// The file and its digest, if it is another than at the last look. What is no regular file, or has more
+    /// than [`FILE_BYTES_MAX`] bytes, is an error.
     pub(crate) async fn look(&mut self) -> io::Result<Option<(Digest, Bytes)>> {
         let (path, seen) = (self.path.clone(), self.seen);
         let reading = tokio::task::spawn_blocking(move || {
@@ -55,7 +55,7 @@ impl WatchedFile {
 }
 
 fn read(path: &Path, seen: Option<Stamp>) -> io::Result<Option<(Bytes, Stamp)>> {
-    let file = std::fs::File::open(path)?;
+    let file = tidegate_store::open_regular(path)?;
     let metadata = file.metadata()?;
     let stamp = Stamp {
         device: metadata.dev(),
@@ -74,4 +74,39 @@ fn read(path: &Path, seen: Option<Stamp>) -> io::Result<Option<(Bytes, Stamp)>> 
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(Some((bytes.into(), stamp)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_file_is_an_error_and_the_watch_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let put = |bytes: &str| {
+            fs::write(at("new"), bytes).unwrap();
+            fs::rename(at("new"), at("m.wasm")).unwrap();
+        };
+        put("first");
+        let mut file = WatchedFile::new(at("m.wasm"));
+        assert_eq!(file.look().await.unwrap().unwrap().1, "first");
+        let pipe = std::process::Command::new("mkfifo")
+            .arg(at("pipe"))
+            .status();
+        assert!(pipe.unwrap().success());
+        fs::rename(at("pipe"), at("m.wasm")).unwrap();
+        let error = file.look().await.unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        fs::remove_file(at("m.wasm")).unwrap();
+        fs::create_dir(at("m.wasm")).unwrap();
+        let error = file.look().await.unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        fs::remove_dir(at("m.wasm")).unwrap();
+        put("second");
+        assert_eq!(file.look().await.unwrap().unwrap().1, "second");
+        assert!(file.look().await.unwrap().is_none());
+    }
 }

@@ -160,15 +160,20 @@ async fn a_version_that_cannot_follow_is_refused_and_the_old_one_serves_on() {
         let answer = agent.http.infer("echo", &echo_request("1", 1)).await;
         assert_eq!(answer.unwrap().json()["model_version"], "1.0.0");
     }
-    std::fs::remove_file(site.path("echo.wasm")).unwrap();
-    eventually("the missing file", async || {
-        agent
-            .daemon
-            .log()
-            .contains("failed to look at a module")
-            .then_some(())
+    // Nor does what is no file at all end the watch.
+    let pipe = std::process::Command::new("mkfifo")
+        .arg(site.path("pipe.wasm"))
+        .status();
+    assert!(pipe.unwrap().success());
+    std::fs::rename(site.path("pipe.wasm"), site.path("echo.wasm")).unwrap();
+    eventually("the pipe", async || {
+        let log = agent.daemon.log();
+        log.contains("not a regular file").then_some(())
     })
     .await;
+    let answer = agent.http.infer("echo", &echo_request("1", 1)).await;
+    assert_eq!(answer.unwrap().json()["model_version"], "1.0.0");
+    std::fs::remove_file(site.path("echo.wasm")).unwrap();
     site.must_pack_version("echo", "echo", "2.0.0", SERVICE);
     let two = "/v2/models/echo/versions/2.0.0";
     eventually("the canary", async || {
