@@ -1,8 +1,8 @@
 //! The state folder: what a daemon, or the `tidegate` command, keeps from one start to the next.
 //!
-//! Nothing in it is needed to serve; all of it makes the next start faster or safer: module files that
-//! were fetched (`modules/`), compiled code (`code/`, under the device's `code.key`), the highest version
-//! seen of each module. So a folder that cannot be used costs a warning and not the start.
+//! All of it makes the next start faster or safer: module files that were fetched (`modules/`), compiled
+//! code (`code/`, under the device's `code.key`), the highest version of each module that proved itself.
+//! Whoever can do without takes a warning for a folder that cannot be used, and not an error.
 //!
 //! Code that is read back from here is run. The folder is therefore used only where nobody but the owner
 //! of this process can write, and what is made is made for the owner alone.
@@ -55,6 +55,9 @@ impl Default for StateConfig {
 /// Why a state folder is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStateError {
+    /// None is named.
+    #[error("neither the configuration nor the environment names a state folder")]
+    Unnamed,
     /// It is not there and cannot be made, or cannot be looked at.
     #[error("cannot make or read the folder {}", path.display())]
     Make {
@@ -90,23 +93,21 @@ pub struct StateFolder {
 }
 
 impl StateConfig {
-    /// Opens the folder. None if there is none, or it cannot be used, which one warning says.
+    /// Opens the folder, and makes it where it is missing.
+    pub fn try_open(&self) -> Result<StateFolder, OpenStateError> {
+        let path = self.folder.as_deref().ok_or(OpenStateError::Unnamed)?;
+        StateFolder::open(path, self.bytes_max)
+    }
+
+    /// As [`StateConfig::try_open`], for whom a folder that cannot be used is worth a warning.
     #[must_use]
     pub fn open(&self) -> Option<StateFolder> {
-        let path = self.folder.as_deref().or_else(|| {
-            tracing::warn!(
-                "no state folder: neither the configuration nor the environment names one"
-            );
-            None
-        })?;
-        match StateFolder::open(path, self.bytes_max) {
-            Ok(folder) => Some(folder),
-            Err(error) => {
-                let reason = crate::chain(&error);
+        self.try_open()
+            .inspect_err(|error| {
+                let reason = crate::chain(error);
                 tracing::warn!(reason, "the state folder cannot be used: nothing is kept");
-                None
-            }
-        }
+            })
+            .ok()
     }
 }
 

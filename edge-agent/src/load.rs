@@ -1,5 +1,6 @@
 //! What an agent has before it serves: its runtime, its memory, and the modules on this machine.
 
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,14 +25,18 @@ pub(crate) struct Loaded {
 
 /// Loads every module file, in the order of the configuration. Modules of registries come later.
 pub(crate) async fn load(config: &Config) -> Result<Loaded, StartError> {
-    let state = config.state.open();
-    let store = open_store(state.as_ref());
-    let memory = Memory::open(
-        state.as_ref().map(StateFolder::path),
-        store.as_ref().ok().cloned().flatten(),
-    );
-    let memory = Arc::new(memory.map_err(|source| StartError::Memory { source })?);
-    let runtime = start_runtime(config, state.as_ref()).await?;
+    let opening = {
+        let config = config.clone();
+        // Where another process changes the folder, this waits for it.
+        tokio::task::spawn_blocking(move || open(&config))
+    };
+    let Opened {
+        store,
+        memory,
+        runtime,
+    } = opening
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let workshop = Workshop::new(runtime, config.trust.clone(), Arc::clone(&memory));
     let models = Models::new(config.rollout.policy, config.modules.len());
     let mut client = None;
@@ -65,7 +70,7 @@ pub(crate) async fn load(config: &Config) -> Result<Loaded, StartError> {
             return Err(StartError::Store { source });
         }
         Err(error) => {
-            let error: &dyn std::error::Error = &error;
+            let error: &dyn Error = &error;
             tracing::warn!(error, "no copies of modules are kept");
         }
     }
@@ -77,26 +82,54 @@ pub(crate) async fn load(config: &Config) -> Result<Loaded, StartError> {
     })
 }
 
-async fn start_runtime(
-    config: &Config,
-    state: Option<&StateFolder>,
-) -> Result<Arc<Runtime>, StartError> {
+/// What an agent has of its state folder.
+struct Opened {
+    store: Result<Option<ModuleStore>, FolderError>,
+    memory: Arc<Memory>,
+    runtime: Arc<Runtime>,
+}
+
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let must_remember = config.trust.wants_signatures();
+    let state = match must_remember {
+        true => Some(config.state.try_open().map_err(forgetful)?),
+        false => config.state.open(),
+    };
+    let store = state
+        .as_ref()
+        .map(|state| ModuleStore::open(state.modules(), state.modules_bytes_max()))
+        .transpose();
+    let sources: Vec<_> = config.modules.iter().map(ToString::to_string).collect();
+    let memory = Memory::open(
+        state.as_ref().map(StateFolder::path),
+        store.as_ref().ok().cloned().flatten(),
+        &sources,
+    );
+    let memory = memory.map_err(|source| StartError::Memory { source })?;
+    if must_remember {
+        memory.keep().map_err(forgetful)?;
+    }
     let cache = state.map(|folder| CacheConfig {
         folder: folder.path().to_owned(),
         bytes_max: folder.code_bytes_max(),
     });
-    let runtime = RuntimeConfig {
+    let runtime = Runtime::start(RuntimeConfig {
         cache,
         vetting: config.vetting.clone(),
         tract_guest: config.tract_guest.clone(),
         // One more than the slots, for what the workshop runs.
         ..RuntimeConfig::new((config.policy.slots + 1).min(SLOTS_MAX))
-    };
-    let starting = tokio::task::spawn_blocking(move || Runtime::start(runtime));
-    starting
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-        .map_err(|source| StartError::Runtime { source })
+    });
+    Ok(Opened {
+        store,
+        memory: Arc::new(memory),
+        runtime: runtime.map_err(|source| StartError::Runtime { source })?,
+    })
+}
+
+fn forgetful(source: impl Into<Box<dyn Error + Send + Sync>>) -> StartError {
+    let source = source.into();
+    StartError::Forgetful { source }
 }
 
 /// Serves a module file in the version that is there, or in the one before where that was rolled back.
@@ -150,11 +183,6 @@ async fn load_file(
         second: path_of(),
     })?;
     Ok(origin)
-}
-
-fn open_store(state: Option<&StateFolder>) -> Result<Option<ModuleStore>, FolderError> {
-    let open = |state: &StateFolder| ModuleStore::open(state.modules(), state.modules_bytes_max());
-    state.map(open).transpose()
 }
 
 fn open_client() -> Result<Registries, StartError> {

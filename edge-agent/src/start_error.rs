@@ -35,11 +35,21 @@ pub enum StartError {
         /// Why.
         source: tidegate_runtime::StartError,
     },
-    /// What must be remembered of the versions that ran here cannot be.
-    #[error("failed to read the highest versions that ran here (seen.json)")]
+    /// What must be remembered of the versions that proved themselves here cannot be.
+    #[error("failed to read the highest versions that proved themselves here (seen.json)")]
     Memory {
         /// Why.
         source: SeenError,
+    },
+    /// `[trust]` wants signatures, which stay valid for ever, and nowhere can be kept which versions are out
+    /// of date.
+    #[error(
+        "rules of [trust] need a state folder that can be written, so that versions never go back: set \
+         state-dir"
+    )]
+    Forgetful {
+        /// Why the folder cannot be used.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Modules of registries are kept in a state folder, and there is none.
     #[error("modules of registries need a state folder: set state-dir to one that can be written")]

@@ -85,6 +85,13 @@ impl TrustPolicy {
         }
     }
 
+    /// Whether a rule wants signatures of anybody. They stay valid for ever, so that whoever relies on them has
+    /// to remember which versions are out of date.
+    #[must_use]
+    pub fn wants_signatures(&self) -> bool {
+        self.rules.iter().any(|rule| rule.threshold > 0)
+    }
+
     /// Whether a module of this name and version, as its manifest says, may run. `wasm` is the whole file.
     ///
     /// Hashes all of it where a rule wants signatures: a second a gigabyte, so not on an async executor.

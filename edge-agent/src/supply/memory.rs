@@ -4,7 +4,9 @@
 //! none runs again (`seen.json`); the version of each module that proved itself last, which is what
 //! the agent starts with, network or not; and the versions that were rolled back, which are not tried
 //! again (`rollouts.json`). The first is a promise: a file that cannot be read keeps the agent from
-//! starting. The others are conveniences: without them the agent takes what is there.
+//! starting, and where signatures are wanted, one that cannot be written does too, and later keeps new
+//! versions out. The others are conveniences: without them the agent takes what is there. What is no
+//! longer configured they forget.
 //!
 //! Of a module file that proved itself a copy goes to the store, so that there is something to start with
 //! when the file itself is a version that was rolled back.
@@ -68,14 +70,17 @@ struct Written {
 }
 
 impl Memory {
-    /// Reads what the state folder keeps. Without one, or without a store, nothing is kept there.
+    /// Reads what the state folder keeps of `sources`, the modules of the configuration. Without a folder, or
+    /// without a store, nothing is kept there.
     pub(crate) fn open(
         folder: Option<&Path>,
         store: Option<ModuleStore>,
+        sources: &[String],
     ) -> Result<Self, SeenError> {
         let seen = folder.map(|folder| SeenVersions::open(folder.join("seen.json")));
         let rollouts = folder.map(|folder| folder.join("rollouts.json"));
-        let by_source = rollouts.as_deref().map(recall).unwrap_or_default();
+        let mut by_source = rollouts.as_deref().map(recall).unwrap_or_default();
+        by_source.retain(|source, _| sources.contains(source));
         let kept = Kept {
             seen: seen.transpose()?,
             rollouts,
@@ -91,6 +96,14 @@ impl Memory {
     pub(crate) fn check(&self, name: &str, version: &str) -> Result<(), RollbackError> {
         match &self.kept().seen {
             Some(seen) => seen.check(name, version),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure that the highest versions are on the disk. Writes a file, so not on an executor.
+    pub(crate) fn keep(&self) -> Result<(), SeenError> {
+        match &mut self.kept().seen {
+            Some(seen) => seen.keep(),
             None => Ok(()),
         }
     }
@@ -123,15 +136,18 @@ impl Memory {
         (name, version): (&str, &str),
         copy: Option<&[u8]>,
     ) -> Result<(), RememberError> {
+        // First, and whatever becomes of the rest: it is small and the promise.
+        let recorded = match &mut self.kept().seen {
+            Some(seen) => seen.record(name, version),
+            None => Ok(()),
+        };
+        recorded.map_err(RememberError::Seen)?;
         if let (Some(store), Some(copy)) = (&self.store, copy)
             && !store.contains(&digest).unwrap_or(false)
         {
             store.put(copy).map_err(RememberError::Keep)?;
         }
         let mut kept = self.kept();
-        if let Some(seen) = &mut kept.seen {
-            seen.record(name, version).map_err(RememberError::Seen)?;
-        }
         let before = kept.by_source.entry(source.to_owned()).or_default();
         let before = before.good.replace(digest);
         if before == Some(digest) {
@@ -222,14 +238,18 @@ mod tests {
         Digest([byte; 32])
     }
 
+    fn open(folder: &Path) -> Result<Memory, SeenError> {
+        Memory::open(Some(folder), None, &[SOURCE.to_owned()])
+    }
+
     #[test]
     fn what_was_learnt_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::open(Some(folder.path()), None).unwrap();
+        let memory = open(folder.path()).unwrap();
         assert_eq!(memory.of(SOURCE), Remembered::default());
         memory.proved(SOURCE, digest(1), V1, None).unwrap();
         memory.refused(SOURCE, vec![digest(2), digest(3)]).unwrap();
-        let again = Memory::open(Some(folder.path()), None).unwrap();
+        let again = open(folder.path()).unwrap();
         let expected = Remembered {
             good: Some(digest(1)),
             refused: vec![digest(2), digest(3)],
@@ -242,18 +262,44 @@ mod tests {
     #[test]
     fn a_damaged_list_of_rollouts_is_forgotten_and_a_damaged_promise_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::open(Some(folder.path()), None).unwrap();
+        let memory = open(folder.path()).unwrap();
         memory.proved(SOURCE, digest(1), V1, None).unwrap();
         std::fs::write(folder.path().join("rollouts.json"), "{\"a\":").unwrap();
-        let again = Memory::open(Some(folder.path()), None).unwrap();
+        let again = open(folder.path()).unwrap();
         assert_eq!(again.of(SOURCE), Remembered::default());
         std::fs::write(folder.path().join("seen.json"), "{\"a\":").unwrap();
-        assert!(Memory::open(Some(folder.path()), None).is_err());
+        assert!(open(folder.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_longer_configured_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = open(folder.path()).unwrap();
+        memory.refused("gone.wasm", vec![digest(2)]).unwrap();
+        memory.proved(SOURCE, digest(1), V1, None).unwrap();
+        let memory = open(folder.path()).unwrap();
+        assert_eq!(memory.of("gone.wasm"), Remembered::default());
+        assert_eq!(memory.of(SOURCE).good, Some(digest(1)));
+        memory.refused(SOURCE, vec![digest(3)]).unwrap();
+        let written = std::fs::read_to_string(folder.path().join("rollouts.json")).unwrap();
+        assert!(!written.contains("gone.wasm"), "{written}");
+    }
+
+    #[test]
+    fn a_version_is_recorded_also_where_no_copy_can_be_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        // No module has room in it.
+        let store = ModuleStore::open(folder.path().join("modules"), 1).unwrap();
+        let sources = [SOURCE.to_owned()];
+        let memory = Memory::open(Some(folder.path()), Some(store), &sources).unwrap();
+        let kept = memory.proved(SOURCE, digest(1), V1, Some(b"a module"));
+        assert!(matches!(kept, Err(RememberError::Keep(_))), "{kept:?}");
+        assert!(open(folder.path()).unwrap().check("echo", "1.1.9").is_err());
     }
 
     #[test]
     fn without_a_folder_nothing_is_kept_and_everything_works() {
-        let memory = Memory::open(None, None).unwrap();
+        let memory = Memory::open(None, None, &[]).unwrap();
         memory.proved(SOURCE, digest(1), V1, None).unwrap();
         assert_eq!(memory.of(SOURCE).good, Some(digest(1)));
         assert!(memory.check("echo", "0.1").is_ok());

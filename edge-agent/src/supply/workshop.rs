@@ -1,6 +1,6 @@
 //! Makes models of module files, one at a time, beside the requests.
 //!
-//! In this order: whether its author is trusted, whether it is older than what ran here, whether it can be
+//! In this order: whether its author is trusted, whether it is older than what proved itself here, whether it can be
 //! loaded, whether it computes here what its author saw. The first that fails ends it.
 //!
 //! A version that follows another is made at a low priority, because a device that serves at its limit has
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tidegate_inference::{Dtype, Failure, NamedTensor, Shape, Tensor, TensorSpec};
 use tidegate_registry::KeptModule;
-use tidegate_registry::trust::{RollbackError, TrustError, TrustPolicy};
+use tidegate_registry::trust::{RollbackError, SeenError, TrustError, TrustPolicy};
 use tidegate_runtime::samples::{CheckSamplesError, Tolerance};
 use tidegate_runtime::{Budget, LoadError, Model, ModuleError, ModuleFile, Runtime};
 use tokio::sync::{Mutex, oneshot};
@@ -49,6 +49,9 @@ pub enum PrepareError {
     /// A higher version proved itself here.
     #[error("the module is out of date")]
     Rollback(#[from] RollbackError),
+    /// What proved itself here cannot be written down, so that nothing new may come after it.
+    #[error("the module may not run before the highest versions can be kept")]
+    Keep(#[from] SeenError),
     /// It is not a module that this agent can run.
     #[error("the module was refused")]
     Load(#[source] Box<LoadError>),
@@ -144,6 +147,9 @@ impl Bench {
         let (name, version) = (&module.manifest().name, &module.manifest().version);
         let trusted = self.trust.check(name, version, module.file())?;
         self.memory.check(name, version)?;
+        if !trusted.signers.is_empty() {
+            self.memory.keep()?;
+        }
         tracing::debug!(?trusted, "a module is trusted");
         let loaded = self.runtime.load_module(module, trusted.isolation);
         let model = loaded.map_err(|error| PrepareError::Load(Box::new(error)))?;

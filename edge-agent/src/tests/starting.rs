@@ -1,5 +1,7 @@
 //! What keeps an agent from starting, and what does not.
 
+use std::os::unix::fs::PermissionsExt;
+
 use tidegate_inference::Placement;
 use tidegate_open_inference::Infer;
 
@@ -75,6 +77,45 @@ async fn with_no_relay_reachable_an_agent_serves() {
         .shutdown(std::time::Duration::from_secs(60))
         .await;
     assert_eq!(drained, crate::Drained::Completely);
+}
+
+#[tokio::test]
+async fn who_wants_signatures_needs_a_folder_to_remember_versions_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let make = |name: &str, mode: u32| {
+        std::fs::create_dir(at(name)).unwrap();
+        std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+    };
+    std::fs::write(at("power.wasm"), power::module("power")).unwrap();
+    std::fs::write(at("file"), "").unwrap();
+    make("shared", 0o777);
+    make("full", 0o700);
+    // As good as a full disk to whoever would write that file.
+    std::os::unix::fs::symlink(at("nowhere/seen.json"), at("full/seen.json")).unwrap();
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPOfQY1BAUcJtbrrPCHM4xpPptRSpXW90fsyb2XgyYEX";
+    let rule = format!("[[trust.rules]]\nnames = ['signed']\nkeys = ['{key}']\n");
+    let config = |state: &str| {
+        let config = super::config(
+            folder.path(),
+            &format!("modules = ['power.wasm']\ntrust.allow-unsigned = true\n{rule}"),
+        );
+        let state = tidegate_daemon::state::StateConfig {
+            folder: Some(at(state)),
+            ..config.state
+        };
+        crate::Config { state, ..config }
+    };
+    for state in ["file", "shared", "full"] {
+        let error = crate::start(config(state)).await.unwrap_err();
+        let error = super::chain(&error);
+        for part in ["state-dir", &at(state).display().to_string()] {
+            assert!(error.contains(part), "{part:?} is not in {error}");
+        }
+    }
+    // A good folder is proved by a file in it, before anything is to be remembered.
+    crate::start(config("good")).await.unwrap();
+    assert!(at("good/seen.json").is_file());
 }
 
 #[tokio::test]

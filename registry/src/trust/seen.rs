@@ -1,9 +1,8 @@
-//! The highest version of each module that ran here, so that no older one runs again.
+//! The highest version of each module that proved itself here, so that no older one runs again.
 //!
 //! A signature stays valid for ever: whoever can choose which file an agent gets could give it an old
 //! version with a known fault. So an agent remembers, across restarts, the highest version by name. The
-//! file carries a checksum: one that was cut or changed is an error that names it, never a fresh start. A
-//! person who wants an older version back edits nothing, but removes the file, knowing what that means.
+//! file carries a checksum: one that was cut or changed is an error that names it, never a fresh start.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,7 +26,7 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum SeenError {
     /// The file is there and cannot be read.
-    #[error("cannot read the highest versions seen from {}", path.display())]
+    #[error("cannot read the highest versions that proved themselves from {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -47,7 +46,7 @@ pub enum SeenError {
         reason: String,
     },
     /// The file cannot be written. What it held, it still holds.
-    #[error("cannot keep the highest versions seen in {}", path.display())]
+    #[error("cannot write the highest versions that proved themselves to {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -67,20 +66,20 @@ pub enum SeenError {
 /// Why a version may not run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RollbackError {
-    /// A higher one ran here.
+    /// A higher one proved itself here.
     #[error(
-        "module {name:?} is version {got}, but version {seen} ran here before: versions never go back"
+        "module {name:?} is version {got}, but version {seen} proved itself here before: versions never go back"
     )]
     Older {
         /// The module.
         name: String,
         /// Its version.
         got: String,
-        /// The highest that was seen.
+        /// The highest that proved itself.
         seen: String,
     },
     /// It has no order.
-    #[error("module {name:?} cannot be compared with what ran here")]
+    #[error("module {name:?} cannot be compared with what proved itself here")]
     Version {
         /// The module.
         name: String,
@@ -94,6 +93,8 @@ pub enum RollbackError {
 pub struct SeenVersions {
     path: PathBuf,
     seen: BTreeMap<String, Version>,
+    /// Whether the file holds `seen`.
+    is_kept: bool,
 }
 
 /// The file as written.
@@ -111,15 +112,19 @@ impl SeenVersions {
     /// Reads the file at `path`, usually `seen.json` in the state folder. Without a file nothing was seen.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, SeenError> {
         let path = path.into();
-        let seen = match read(&path) {
-            Ok(bytes) => parse(&bytes).map_err(|reason| {
-                let path = path.clone();
-                SeenError::Damaged { path, reason }
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+        let (seen, is_kept) = match read(&path) {
+            Ok(bytes) => match parse(&bytes) {
+                Ok(seen) => (seen, true),
+                Err(reason) => return Err(SeenError::Damaged { path, reason }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (BTreeMap::new(), false),
             Err(source) => return Err(SeenError::Read { path, source }),
         };
-        Ok(Self { path, seen })
+        Ok(Self {
+            path,
+            seen,
+            is_kept,
+        })
     }
 
     /// The highest version of `name` that was recorded.
@@ -141,31 +146,38 @@ impl SeenVersions {
         }
     }
 
-    /// Records that a version ran, if it is the highest. On return it is on the disk.
+    /// Records that a version proved itself, if it is the highest. On return it is on the disk.
     ///
-    /// To be called once the version has proved itself, not before. After an error nothing has changed.
-    /// A version that is not above the recorded one, or has no order, changes nothing.
+    /// What cannot be written counts for as long as this lives, and is written with what comes next. A version
+    /// that is not above the recorded one, or has no order, changes nothing.
     pub fn record(&mut self, name: &str, version: &str) -> Result<(), SeenError> {
         let Ok(version) = version.parse::<Version>() else {
             return Ok(());
         };
-        let before = self.seen.get(name).cloned();
-        if before.as_ref().is_some_and(|before| version <= *before) {
-            return Ok(());
-        }
-        let path = self.path.clone();
-        if before.is_none() && self.seen.len() >= SEEN_MAX {
-            let name = name.to_owned();
-            return Err(SeenError::Full { path, name });
+        match self.seen.get(name) {
+            Some(before) if version <= *before => return Ok(()),
+            None if self.seen.len() >= SEEN_MAX => {
+                let (path, name) = (self.path.clone(), name.to_owned());
+                return Err(SeenError::Full { path, name });
+            }
+            Some(_) | None => {}
         }
         self.seen.insert(name.to_owned(), version);
+        self.is_kept = false;
+        self.keep()
+    }
+
+    /// Makes sure that all of it is on the disk, if only as a file that says that nothing was seen.
+    pub fn keep(&mut self) -> Result<(), SeenError> {
+        if self.is_kept {
+            return Ok(());
+        }
         tidegate_store::write_whole(&self.path, &self.written()).map_err(|source| {
-            match before {
-                Some(before) => self.seen.insert(name.to_owned(), before),
-                None => self.seen.remove(name),
-            };
+            let path = self.path.clone();
             SeenError::Write { path, source }
-        })
+        })?;
+        self.is_kept = true;
+        Ok(())
     }
 
     fn written(&self) -> Vec<u8> {
@@ -247,7 +259,7 @@ mod tests {
             }
             seen.check("other", "0.1").unwrap();
             let error = seen.check("face", "1.4.0-rc1").unwrap_err().to_string();
-            for named in ["face", "1.4.0-rc1", "1.4.0 ran"] {
+            for named in ["face", "1.4.0-rc1", "1.4.0 proved itself"] {
                 assert!(error.contains(named), "{error}");
             }
             assert!(matches!(
@@ -288,15 +300,33 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_cannot_be_kept_is_not_taken_as_seen() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut seen = SeenVersions::open(folder.path().join("none").join("seen.json")).unwrap();
-        assert!(matches!(
-            seen.record("face", "2"),
-            Err(SeenError::Write { .. })
-        ));
-        assert_eq!(seen.highest("face"), None);
-        seen.check("face", "1").unwrap();
+    fn a_version_that_cannot_be_written_counts_and_is_written_later() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("state");
+        let path = folder.join("seen.json");
+        let mut seen = SeenVersions::open(&path).unwrap();
+        assert!(matches!(seen.keep(), Err(SeenError::Write { .. })));
+        std::fs::create_dir(&folder).unwrap();
+        seen.record("face", "1").unwrap();
+        let away = outer.path().join("away");
+        std::fs::rename(&folder, &away).unwrap();
+        for version in ["2", "3"] {
+            let error = seen.record("face", version).unwrap_err();
+            assert!(matches!(error, SeenError::Write { .. }), "{error}");
+        }
+        assert!(seen.check("face", "2").is_err());
+        std::fs::rename(&away, &folder).unwrap();
+        SeenVersions::open(&path)
+            .unwrap()
+            .check("face", "1")
+            .unwrap();
+        seen.keep().unwrap();
+        assert!(
+            SeenVersions::open(&path)
+                .unwrap()
+                .check("face", "2")
+                .is_err()
+        );
     }
 
     #[test]
