@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use ring::hmac;
 use tidegate_store::{Folder, FolderError};
 
-pub(crate) use self::code::{CodeTooLarge, EngineId, code_of};
+pub(crate) use self::code::{CodeTooLarge, Compiled, EngineId, code_of};
 pub(crate) use self::sealed::Authentic;
 use crate::config::CacheConfig;
 use crate::module::sha256;
@@ -60,8 +60,10 @@ pub(crate) struct Cache {
 /// What an entry holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
-    /// Compiled code of a module.
+    /// Compiled code of a component.
     Code,
+    /// Compiled code of a core module.
+    CoreCode,
     /// What preparing a graph took in a child process.
     Verdict,
 }
@@ -75,6 +77,7 @@ impl EntryName {
     pub(crate) fn new(kind: Kind, parts: &[&[u8]]) -> Self {
         let prefix = match kind {
             Kind::Code => "code",
+            Kind::CoreCode => "core",
             Kind::Verdict => "graph",
         };
         let mut all = Vec::new();

@@ -23,6 +23,9 @@ const MEMORIES_MAX: u32 = 2;
 /// Memories, tables and core instances of a graph that runs inside the sandbox, beside its module's.
 const STRICT_MAX: u32 = 1;
 
+/// Graphs that are planned for new shapes at once, beside the slots.
+const PLANNING_MAX: u32 = 1;
+
 /// Most tables in a component: one of the guest's, one that wit-component adds, and spares.
 const TABLES_MAX: u32 = 8;
 
@@ -75,9 +78,9 @@ pub(crate) fn start(slots: usize, limits: &Limits) -> Result<WasmEngine, StartEr
         })?;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(count)
-        .total_core_instances(count * (CORE_INSTANCES_MAX + STRICT_MAX))
-        .total_memories(count * (MEMORIES_MAX + STRICT_MAX))
-        .total_tables(count * (TABLES_MAX + STRICT_MAX))
+        .total_core_instances(count * (CORE_INSTANCES_MAX + STRICT_MAX) + PLANNING_MAX)
+        .total_memories(count * (MEMORIES_MAX + STRICT_MAX) + PLANNING_MAX)
+        .total_tables(count * (TABLES_MAX + STRICT_MAX) + PLANNING_MAX)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
         .max_tables_per_component(TABLES_MAX)

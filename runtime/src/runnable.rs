@@ -114,9 +114,9 @@ impl RunnableGraph {
                     Fault::Graph => of_graph,
                 };
             }
-            RunGraphError::Strict(StrictError::Failed { .. } | StrictError::Answer { .. }) => {
-                return of_graph;
-            }
+            RunGraphError::Strict(
+                StrictError::Plans { .. } | StrictError::Failed { .. } | StrictError::Answer { .. },
+            ) => return of_graph,
         };
         match error {
             RunError::Stopped(_) => Blame::Time,

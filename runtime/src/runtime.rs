@@ -1,21 +1,23 @@
 //! What all requests share, and how a module file becomes a model.
 
-use std::collections::HashMap;
+mod known;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_graph::{Graph, GraphError, GraphLimits};
-use tidegate_inference::{Digest, Isolation};
+use tidegate_inference::Isolation;
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 
-use crate::cache::{Cache, CodeTooLarge, EngineId, chain, code_of};
+use self::known::Known;
+use crate::cache::{Cache, CodeTooLarge, Compiled, EngineId, chain, code_of};
 use crate::config::RuntimeConfig;
-use crate::engine::{self, StartError, Ticker, compiling};
+use crate::engine::{self, StartError, Ticker};
 use crate::limits::Limits;
 use crate::model::{Inputs, Model, Outputs};
 use crate::module::{GraphSection, ModuleError, ModuleFile};
@@ -123,8 +125,6 @@ pub struct Runtime {
     shared: Arc<Shared>,
     linker: Linker<Sandbox>,
     limits: Limits,
-    engine_id: EngineId,
-    cache: Option<Arc<Cache>>,
     vetter: Option<Vetter>,
     graphs: Known<Graph>,
     strict_graphs: Known<StrictGraph>,
@@ -133,42 +133,22 @@ pub struct Runtime {
     compiled_guest: OnceLock<Result<Arc<TractGuest>, Arc<TractGuestError>>>,
 }
 
-/// Graphs in use, by digest: modules that carry the same graph share it.
-struct Known<G>(Mutex<HashMap<Digest, Weak<G>>>);
-
-impl<G> Default for Known<G> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<G> Known<G> {
-    /// The graph of this digest, made now if it is not in use. No lock is held meanwhile, since that takes
-    /// seconds; of two makers at once one wins.
-    fn get<E>(
-        &self,
-        digest: Digest,
-        make: impl FnOnce() -> Result<Arc<G>, E>,
-    ) -> Result<Arc<G>, E> {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(graph) = lock().get(&digest).and_then(Weak::upgrade) {
-            return Ok(graph);
-        }
-        let made = make()?;
-        let mut graphs = lock();
-        graphs.retain(|_, graph| graph.strong_count() > 0);
-        if let Some(first) = graphs.get(&digest).and_then(Weak::upgrade) {
-            return Ok(first);
-        }
-        graphs.insert(digest, Arc::downgrade(&made));
-        Ok(made)
-    }
-}
-
 /// What a model needs of its runtime to run.
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) ticker: Ticker,
+    engine_id: EngineId,
+    cache: Option<Arc<Cache>>,
+}
+
+impl Shared {
+    /// Compiles WebAssembly, unless an earlier start did and kept what it made.
+    pub(crate) fn compile<C: Compiled>(&self, wasm: &[u8]) -> wasmtime::Result<C> {
+        match &self.cache {
+            Some(cache) => cache.compiled(&self.engine, self.engine_id, wasm),
+            None => C::compile(&self.engine, wasm),
+        }
+    }
 }
 
 impl fmt::Debug for Runtime {
@@ -202,13 +182,17 @@ impl Runtime {
                 None
             }
         });
+        let vetter = vetting.map(|vetting| Vetter::new(vetting, cache.clone()));
         Ok(Arc::new(Self {
-            engine_id: EngineId::of(&engine),
-            shared: Arc::new(Shared { engine, ticker }),
+            shared: Arc::new(Shared {
+                engine_id: EngineId::of(&engine),
+                engine,
+                ticker,
+                cache,
+            }),
             linker,
             limits,
-            vetter: vetting.map(|vetting| Vetter::new(vetting, cache.clone())),
-            cache,
+            vetter,
             graphs: Known::default(),
             strict_graphs: Known::default(),
             tract_guest,
@@ -296,12 +280,8 @@ impl Runtime {
         let limit = self.limits.code_bytes_max;
         let code = code_of(module.file(), limit)
             .map_err(|CodeTooLarge { got }| LoadError::CodeTooLarge { got, limit })?;
-        let engine = &self.shared.engine;
-        let component = match &self.cache {
-            Some(cache) => cache.component(engine, self.engine_id, &code),
-            None => compiling(|| Component::from_binary(engine, &code)),
-        }
-        .map_err(|error| LoadError::Compile {
+        let compiled: wasmtime::Result<Component> = self.shared.compile(&code);
+        let component = compiled.map_err(|error| LoadError::Compile {
             reason: format!("{error:#}"),
         })?;
         let limit = limits.memory_bytes_max;

@@ -1,7 +1,9 @@
-//! Compiled code of modules: found by the code that it was compiled from, and by what compiled it.
+//! Compiled code: found by the code that it was compiled from, and by what compiled it.
 //!
 //! The code of a module is its file without the custom sections around it: manifest, graphs, samples and
 //! signature. That alone is compiled, so a new version with new weights finds the code of the old one.
+//! Beside it lie the engine of graphs that runs as a guest, and what it has prepared: core modules.
+//!
 //! An entry belongs to the exact engine: its version, its settings and the features of the processor
 //! that it compiles for are part of the entry's name.
 
@@ -10,8 +12,8 @@ use std::hash::{Hash as _, Hasher};
 use ring::digest::{Context, SHA256};
 use tidegate_inference::Digest;
 use wasmparser::BinaryReader;
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
 
 use super::{Authentic, Cache, EntryName, Kind};
 use crate::engine::compiling;
@@ -99,50 +101,97 @@ impl Hasher for Sha256Hasher {
     }
 }
 
+/// WebAssembly of one sort as an engine compiled it.
+pub(crate) trait Compiled: Sized {
+    /// Under what it is kept. No other sort has the same.
+    const KIND: Kind;
+
+    fn compile(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Self>;
+
+    /// What [`Compiled::deserialize`] takes.
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>>;
+
+    /// What was serialized into an entry of this kind, by this engine.
+    fn deserialize(engine: &Engine, entry: &Authentic) -> wasmtime::Result<Self>;
+}
+
 impl Cache {
-    /// The component that `engine` makes of `code`: from the cache, else compiled, and then kept.
-    pub(crate) fn component(
+    /// What `engine` makes of `wasm`: from the cache, else compiled, and then kept.
+    pub(crate) fn compiled<C: Compiled>(
         &self,
         engine: &Engine,
         id: EngineId,
-        code: &[u8],
-    ) -> wasmtime::Result<Component> {
-        let name = EntryName::new(Kind::Code, &[&id.0.0, &sha256(code).0]);
+        wasm: &[u8],
+    ) -> wasmtime::Result<C> {
+        let name = EntryName::new(C::KIND, &[&id.0.0, &sha256(wasm).0]);
         if let Some(entry) = self.get(&name) {
-            match deserialize(engine, &entry) {
-                Ok(component) => return Ok(component),
+            match C::deserialize(engine, &entry) {
+                Ok(compiled) => return Ok(compiled),
                 Err(error) => self.discard(&name, &format!("{error:#}")),
             }
         }
-        let component = compiling(|| Component::from_binary(engine, code))?;
-        match component.serialize() {
-            Ok(compiled) => self.put(&name, &compiled),
+        let compiled = C::compile(engine, wasm)?;
+        match compiled.serialize() {
+            Ok(bytes) => self.put(&name, &bytes),
             Err(error) => {
                 let reason = format!("{error:#}");
                 tracing::warn!(reason, "compiled code cannot be kept");
             }
         }
-        Ok(component)
+        Ok(compiled)
     }
 }
 
-/// The component of an entry of [`Kind::Code`].
-#[expect(
-    unsafe_code,
-    reason = "compiled code is run as it is; this is the one place that lets it in"
-)]
-fn deserialize(engine: &Engine, entry: &Authentic) -> wasmtime::Result<Component> {
-    // SAFETY: `Component::deserialize` wants bytes that `Component::serialize` gave, unmodified.
-    // - An `Authentic` exists only after its tag was found right under the device's key, for the name by
-    //   which it was looked up. `Cache::put` alone makes tags under that key, which lies in a file that
-    //   only the owner of this process may read, in a folder that only that owner may write; who is that
-    //   owner can change this program, too.
-    // - Names of kind `Code` are given to `put` by `Cache::component` alone, with what `serialize` gave.
-    //   Names of the other kind begin otherwise, and the tag covers the name, so no other payload passes.
-    // - The name holds the hash of the engine's version, settings and processor features, so the bytes are
-    //   of an engine that compiles as this one does. `deserialize` checks that again.
-    // - The bytes are in memory of this process, which nobody changes between the check and the use.
-    unsafe { Component::deserialize(engine, entry.payload()) }
+impl Compiled for Component {
+    const KIND: Kind = Kind::Code;
+
+    fn compile(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Self> {
+        compiling(|| Self::from_binary(engine, wasm))
+    }
+
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        self.serialize()
+    }
+
+    #[expect(
+        unsafe_code,
+        reason = "compiled code is run as it is; only here and below is it let in"
+    )]
+    fn deserialize(engine: &Engine, entry: &Authentic) -> wasmtime::Result<Self> {
+        // SAFETY: `Component::deserialize` wants bytes that `Component::serialize` gave, unmodified.
+        // - An `Authentic` exists only after its tag was found right under the device's key, for the name by
+        //   which it was looked up. `Cache::put` alone makes tags under that key, which lies in a file that
+        //   only the owner of this process may read, in a folder that only that owner may write; who is that
+        //   owner can change this program, too.
+        // - Names of kind `Code` are given to `put` by `Cache::compiled` alone, with what `serialize` of this
+        //   type gave, and are looked up by it alone. Names of other kinds begin otherwise, and the tag covers
+        //   the name, so no other payload passes.
+        // - The name holds the hash of the engine's version, settings and processor features, so the bytes are
+        //   of an engine that compiles as this one does. `deserialize` checks that again.
+        // - The bytes are in memory of this process, which nobody changes between the check and the use.
+        unsafe { Self::deserialize(engine, entry.payload()) }
+    }
+}
+
+impl Compiled for Module {
+    const KIND: Kind = Kind::CoreCode;
+
+    fn compile(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Self> {
+        compiling(|| Self::from_binary(engine, wasm))
+    }
+
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        self.serialize()
+    }
+
+    #[expect(
+        unsafe_code,
+        reason = "compiled code is run as it is; only here and above is it let in"
+    )]
+    fn deserialize(engine: &Engine, entry: &Authentic) -> wasmtime::Result<Self> {
+        // SAFETY: As for components, with `Module::serialize` and names of kind `CoreCode`.
+        unsafe { Self::deserialize(engine, entry.payload()) }
+    }
 }
 
 #[cfg(test)]

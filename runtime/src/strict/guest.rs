@@ -2,22 +2,19 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use wasmtime::{
-    Engine, Instance, InstancePre, Linker, Memory, Module, Store, Trap, UpdateDeadline,
-};
+use wasmtime::{Instance, InstancePre, Linker, Memory, Module, Store, Trap, UpdateDeadline};
 use wasmtime_wizer::Wizer;
 
 use super::StrictError;
-use super::image::{self, Image};
+use super::image::{self, Image, Lasting};
 use crate::budget::{Budget, Stop};
-use crate::engine::compiling;
 use crate::limits::Limits;
 use crate::runtime::Shared;
 
-/// Largest file of the guest; it has some five megabytes.
+/// Largest file of the guest; it has some twenty megabytes.
 const GUEST_BYTES_MAX: u64 = 64 << 20;
 
 /// Longest text of a panic that is passed on.
@@ -47,6 +44,8 @@ pub(crate) struct TractGuest {
     pub(super) shared: Arc<Shared>,
     /// The guest as it was built: images are made against it.
     pub(super) wasm: Vec<u8>,
+    /// Held while a graph is planned: the pool has one place for that.
+    pub(super) planning: Mutex<()>,
     pre: InstancePre<Room>,
 }
 
@@ -86,7 +85,7 @@ impl wasmtime::ResourceLimiter for Room {
 }
 
 impl TractGuest {
-    /// Reads and compiles the guest, which takes seconds.
+    /// Reads and compiles the guest, which takes seconds unless an earlier start kept what it made.
     pub(crate) fn read(path: &Path, shared: Arc<Shared>) -> Result<Self, TractGuestError> {
         let unreadable = |source| TractGuestError::Read {
             path: path.to_owned(),
@@ -101,12 +100,17 @@ impl TractGuest {
         let compile = || {
             // The exports that this adds are how an image reads what an instance holds.
             let (_, instrumented) = Wizer::new().instrument(&wasm)?;
-            link(&shared.engine, &instrumented)
+            link(&shared.compile(&instrumented)?)
         };
         let pre = compile().map_err(|error| TractGuestError::Guest {
             reason: format!("{error:#}"),
         })?;
-        Ok(Self { shared, wasm, pre })
+        Ok(Self {
+            shared,
+            wasm,
+            planning: Mutex::default(),
+            pre,
+        })
     }
 
     /// An instance that has read nothing yet.
@@ -116,9 +120,8 @@ impl TractGuest {
 }
 
 /// Code of the guest, ready to be instantiated. It imports nothing, so a module that does is refused.
-pub(super) fn link(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<InstancePre<Room>> {
-    let module = compiling(|| Module::from_binary(engine, wasm))?;
-    Linker::new(engine).instantiate_pre(&module)
+pub(super) fn link(module: &Module) -> wasmtime::Result<InstancePre<Room>> {
+    Linker::new(module.engine()).instantiate_pre(module)
 }
 
 /// An instance.
@@ -221,11 +224,14 @@ impl<'a> Guest<'a> {
         String::from_utf8_lossy(words).replace(char::is_control, " ")
     }
 
-    /// What the instance holds now, as the start of others.
-    pub(super) fn image(mut self) -> Result<Image, StrictError> {
+    /// What the instance holds now, as the start of others. Takes seconds of the compiler's time, unless it is
+    /// to last and an earlier start kept it.
+    pub(super) fn image(mut self, lasting: Lasting) -> Result<Image, StrictError> {
         let engine = self.engine;
-        image::of(engine, &mut self.store, self.instance).map_err(|error| StrictError::Failed {
-            reason: format!("no image can be made of it: {error:#}"),
+        image::of(engine, &mut self.store, self.instance, lasting).map_err(|error| {
+            StrictError::Failed {
+                reason: format!("no image can be made of it: {error:#}"),
+            }
         })
     }
 }

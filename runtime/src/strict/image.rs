@@ -3,12 +3,15 @@
 //! An image is a module: the guest's code, with the memory and the globals of the instance written into
 //! it (by Wizer). The pool maps that memory copy-on-write, so an instance of a graph with a hundred
 //! megabytes of weights costs as much as one of an empty graph.
+//!
+//! The guest imports nothing, no clock and no random numbers, so from the same graph it comes to hold the
+//! same bytes: an image that an earlier start compiled is found by them.
 
 use std::fmt;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use wasmtime::{Instance, InstancePre, Store, Val};
+use wasmtime::{Instance, InstancePre, Module, Store, Val};
 use wasmtime_wizer::{InstanceState, SnapshotVal, ValType, Wizer};
 
 use super::StrictError;
@@ -38,18 +41,32 @@ impl Image {
     }
 }
 
+/// Whether an image outlives its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// It is kept with other compiled code.
+    Kept,
+    /// It is not: who may choose shapes must not push out what others need.
+    Passing,
+}
+
 /// The image of an instance of the guest.
 pub(super) fn of(
     guest: &TractGuest,
     store: &mut Store<Room>,
     instance: Instance,
+    lasting: Lasting,
 ) -> wasmtime::Result<Image> {
     let wizer = Wizer::new();
     let (context, _) = wizer.instrument(&guest.wasm)?;
     let mut state = State { store, instance };
     let image = at_once(wizer.snapshot(&context, &mut state))?;
     drop(context);
-    Ok(Image(link(&guest.shared.engine, &image)?))
+    let module: Module = match lasting {
+        Lasting::Kept => guest.shared.compile(&image)?,
+        Lasting::Passing => Module::from_binary(&guest.shared.engine, &image)?,
+    };
+    Ok(Image(link(&module)?))
 }
 
 /// Runs a future that waits for nothing.

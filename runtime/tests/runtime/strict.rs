@@ -2,18 +2,24 @@
 //!
 //! The engine's guest is `target/modules/tract-guest.wasm`, which `cargo xtask test` makes first.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tidegate_inference::{Failure, FailureKind, Isolation, NamedTensor};
-use tidegate_runtime::{Budget, Limits, LoadError, Model, ModuleFile, Runtime, RuntimeConfig};
+use tidegate_runtime::{
+    Budget, CacheConfig, Limits, LoadError, Model, ModuleFile, Runtime, RuntimeConfig,
+};
 use tract_onnx::pb::tensor_proto::DataType;
 
 use crate::fixture::{
     attribute, budget, floats, identity, integers, load, neighbour_answers, node, onnx, packed,
     value,
 };
+
+/// More than the compiler takes beside whatever else a machine does.
+const AMPLE: Duration = Duration::from_secs(1200);
 
 fn tract_guest() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -129,6 +135,83 @@ fn what_is_no_graph_is_refused_by_the_sandbox() {
         );
     }
     neighbour_answers(&load(runtime(), &ModuleFile::parse(file.into()).unwrap()));
+}
+
+/// Compiled code that is kept, with what tells one file from another.
+fn core_entries(state: &Path) -> Vec<(PathBuf, u64, i64)> {
+    let listing = std::fs::read_dir(state.join("code")).unwrap();
+    let mut entries: Vec<_> = listing
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("core-"))
+        .map(|entry| {
+            let metadata = entry.metadata().unwrap();
+            (entry.path(), metadata.ino(), metadata.mtime_nsec())
+        })
+        .collect();
+    entries.sort();
+    entries
+}
+
+#[test]
+fn what_was_compiled_for_the_sandbox_is_kept_and_used_only_as_it_was() {
+    let state = tempfile::tempdir().unwrap();
+    let start = || {
+        let cache = CacheConfig {
+            folder: state.path().to_owned(),
+            bytes_max: 1 << 30,
+        };
+        Runtime::start(RuntimeConfig {
+            cache: Some(cache),
+            tract_guest: Some(tract_guest()),
+            ..RuntimeConfig::new(1)
+        })
+        .unwrap()
+    };
+    let serves = || neighbour_answers(&strict(&start(), &packed(&identity())).unwrap());
+    serves();
+    // The engine, and the engine with the graph.
+    let first = core_entries(state.path());
+    assert_eq!(first.len(), 2, "{first:?}");
+    serves();
+    assert_eq!(core_entries(state.path()), first);
+    let (changed, ..) = &first[0];
+    let mut bytes = std::fs::read(changed).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(changed, bytes).unwrap();
+    serves();
+    let again = core_entries(state.path());
+    assert_ne!(again[0], first[0], "it is made anew");
+    assert_eq!(again[1], first[1]);
+    // What a caller chose is not kept: it could push out what others need.
+    let model = strict(&start(), &packed(&doubling())).unwrap();
+    infer(&model, floats("x", &[1, 2], &[1.0, 2.0])).unwrap();
+    assert_eq!(core_entries(state.path()), again);
+}
+
+#[test]
+fn who_chooses_shapes_has_only_so_many_planned() {
+    let runtime = start(Limits {
+        plans_max: 1,
+        run_time_max: AMPLE,
+        ..Limits::default()
+    });
+    let model = strict(&runtime, &packed(&doubling())).unwrap();
+    let infer = |rows: usize, within: Duration| {
+        let input = floats("x", &[rows, 2], &[1.0, 2.0].repeat(rows));
+        model.infer(vec![input], &Budget::until(Instant::now() + within))
+    };
+    // Nobody waits longer than it may, and what was begun is there for the next.
+    let failure = infer(1, Duration::from_millis(10)).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::DeadlineExceeded);
+    infer(1, AMPLE).unwrap();
+    let failure = infer(2, AMPLE).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid);
+    let message = failure.to_string();
+    assert!(
+        message.contains("at most 1 new sets of input shapes"),
+        "{message}"
+    );
+    infer(1, AMPLE).unwrap();
 }
 
 #[test]
