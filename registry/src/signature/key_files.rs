@@ -43,6 +43,9 @@ pub enum KeyError {
     /// A passphrase protects it.
     #[error("the key is encrypted with a passphrase; only plain keys are read")]
     Encrypted,
+    /// Anybody can sign for it.
+    #[error("a key of small order, for which anybody can sign: make another")]
+    SmallOrder,
     /// Its halves do not belong together.
     #[error("the secret key does not belong to the public key beside it")]
     Mismatch,
@@ -54,12 +57,12 @@ impl PublicKey {
         if let Some((&BARE_PUBLIC, key)) = bytes.split_first()
             && let Ok(key) = key.try_into()
         {
-            return Ok(Self(key));
+            return Self::from_bytes(key).ok_or(KeyError::SmallOrder);
         }
         if let Some(key) = bytes.strip_prefix(&SPKI_PREFIX)
             && let Ok(key) = key.try_into()
         {
-            return Ok(Self(key));
+            return Self::from_bytes(key).ok_or(KeyError::SmallOrder);
         }
         let text = std::str::from_utf8(bytes).map_err(|_| KeyError::Form);
         let found = text.and_then(|text| match pem(text) {
@@ -76,7 +79,11 @@ impl PublicKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let blob = [&ssh_string(SSH_KIND.as_bytes())[..], &ssh_string(&self.0)].concat();
+        let blob = [
+            &ssh_string(SSH_KIND.as_bytes())[..],
+            &ssh_string(self.bytes()),
+        ]
+        .concat();
         write!(f, "{SSH_KIND} {}", BASE64_STANDARD.encode(blob))
     }
 }
@@ -99,7 +106,9 @@ impl FromStr for PublicKey {
         let kind = fields.string()?;
         let key = fields.string()?;
         match key.try_into() {
-            Ok(key) if kind == SSH_KIND.as_bytes() && fields.0.is_empty() => Ok(Self(key)),
+            Ok(key) if kind == SSH_KIND.as_bytes() && fields.0.is_empty() => {
+                Self::from_bytes(key).ok_or(KeyError::SmallOrder)
+            }
             _ => Err(KeyError::Form),
         }
     }
@@ -136,7 +145,7 @@ impl SecretKey {
 
     fn from_pair(seed: [u8; 32], public: &[u8]) -> Result<Self, KeyError> {
         let key = Self::from_seed(seed);
-        if key.public().0[..] == *public {
+        if key.public().bytes()[..] == *public {
             Ok(key)
         } else {
             Err(KeyError::Mismatch)
@@ -229,7 +238,7 @@ mod tests {
 
     /// As `ssh-keygen -t ed25519` writes it.
     fn openssh(cipher: &[u8], pair: &[u8]) -> String {
-        let public = secret().public().0;
+        let public = *secret().public().bytes();
         let inner = [
             &[5, 6, 7, 8, 5, 6, 7, 8][..],
             &ssh_string(SSH_KIND.as_bytes()),
@@ -254,7 +263,7 @@ mod tests {
     #[test]
     fn a_secret_key_reads_back_from_every_form() {
         let public = secret().public();
-        let pair = [&secret().seed[..], &public.0].concat();
+        let pair = [&secret().seed[..], public.bytes()].concat();
         let der = [&PKCS8_PREFIX[..], &secret().seed].concat();
         for form in [
             secret().to_pem().as_bytes(),
@@ -271,13 +280,13 @@ mod tests {
     #[test]
     fn a_public_key_reads_back_from_every_form() {
         let public = secret().public();
-        let der = [&SPKI_PREFIX[..], &public.0].concat();
+        let der = [&SPKI_PREFIX[..], public.bytes()].concat();
         for form in [
             public.to_string().as_bytes(),
             format!("  {public} someone@somewhere\n").as_bytes(),
             pem_of("PUBLIC KEY", &der).as_bytes(),
             &der,
-            &[&[BARE_PUBLIC], &public.0[..]].concat(),
+            &[&[BARE_PUBLIC], &public.bytes()[..]].concat(),
         ] {
             assert_eq!(PublicKey::read(form), Ok(public));
             assert_eq!(SecretKey::read(form).unwrap_err(), KeyError::IsPublic);
@@ -306,6 +315,18 @@ mod tests {
         assert_eq!(PublicKey::read(two.as_bytes()), Err(KeyError::Form));
         let other = secret().public().to_string().replace(SSH_KIND, "ssh-rsa");
         assert_eq!(PublicKey::read(other.as_bytes()), Err(KeyError::Form));
+        let nobody = [0; 32];
+        let blob = [ssh_string(SSH_KIND.as_bytes()), ssh_string(&nobody)].concat();
+        let line = format!("{SSH_KIND} {}", BASE64_STANDARD.encode(blob));
+        let der = [&SPKI_PREFIX[..], &nobody].concat();
+        for form in [
+            line.as_bytes(),
+            pem_of("PUBLIC KEY", &der).as_bytes(),
+            &der,
+            &[&[BARE_PUBLIC], &nobody[..]].concat(),
+        ] {
+            assert_eq!(PublicKey::read(form), Err(KeyError::SmallOrder));
+        }
     }
 
     #[test]
