@@ -22,6 +22,7 @@ impl RegistryArgs {
         Registries::new(Access {
             authorities: self.ca.clone(),
             docker_config: docker_config_folder(),
+            on_repeat: Some(say_repeat),
             ..Access::default()
         })
     }
@@ -61,6 +62,11 @@ impl Drop for Shown {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Keeps a person who waits from wondering.
+fn say_repeat(failure: &TransferError, wait: Duration) {
+    tell(&format!("{failure}, trying again in {wait:?}"));
 }
 
 /// One line for people, on standard error.

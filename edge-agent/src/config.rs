@@ -42,6 +42,8 @@ pub struct Config {
     pub modules: Vec<Module>,
     /// Whose modules may run.
     pub trust: TrustPolicy,
+    /// A file of certificates that registries are trusted by, beside the system's.
+    pub registry_ca: Option<PathBuf>,
     /// Where compiled code and fetched modules are kept.
     pub state: StateConfig,
     /// The child process that prepares each graph first; it is this program, which has to begin with

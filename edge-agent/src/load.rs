@@ -55,7 +55,7 @@ pub(crate) async fn load(config: &Config) -> Result<Loaded, StartError> {
                 };
                 let client = match &client {
                     Some(client) => client,
-                    None => client.insert(open_client()?),
+                    None => client.insert(open_client(config)?),
                 };
                 let source = Source::parse(text, Registries::clone(client), store);
                 // The configuration parsed it before.
@@ -185,8 +185,9 @@ async fn load_file(
     Ok(origin)
 }
 
-fn open_client() -> Result<Registries, StartError> {
+fn open_client(config: &Config) -> Result<Registries, StartError> {
     let access = Access {
+        authorities: config.registry_ca.clone(),
         docker_config: docker_config_folder(),
         ..Access::default()
     };

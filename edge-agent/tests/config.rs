@@ -69,7 +69,7 @@ fn the_example_shows_every_key() {
         let expected = error.split("expected one of ").nth(1).unwrap();
         let keys: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
         assert!(keys.len() >= least, "{error}");
-        let is_key = |key: &&str| !["burst", "rollout", "trust"].contains(key);
+        let is_key = |key: &&str| !["burst", "registry", "rollout", "trust"].contains(key);
         for key in keys.into_iter().filter(is_key) {
             assert!(shown.iter().any(|shown| shown == key), "{key} is not shown");
         }
@@ -89,6 +89,8 @@ fn the_example_shows_every_key() {
     assert_eq!(relays.identity.ca, Path::new("/etc/tidegate/ca.pem"));
     assert_eq!(config.unix_socket, Some("/etc/tidegate/agent.sock".into()));
     assert_eq!(config.policy.slots, 2);
+    let registry_ca = Path::new("/etc/tidegate/registry-ca.pem");
+    assert_eq!(config.registry_ca.as_deref(), Some(registry_ca));
 }
 
 #[test]

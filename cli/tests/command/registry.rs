@@ -1,7 +1,9 @@
 //! `publish` and `pull` against a real registry.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 use tidegate_tests::docker_registry::{Auth, DockerRegistry, PASSWORD, Transport, USER};
@@ -144,9 +146,79 @@ fn what_cannot_be_is_a_clear_error() {
     .fails(64, &["KEY=VALUE"]);
     run(&["publish", "text", "localhost:1/face:1"]).fails(1, &["no WebAssembly file"]);
     run(&["publish", "none", "localhost:1/face:1"]).fails(1, &["cannot read none"]);
-    run(&["publish", "m.wasm", "localhost:1/face:1"]).fails(1, &["cannot reach localhost:1"]);
+    let dead = run(&["publish", "m.wasm", "localhost:1/face:1"]);
+    let waits = dead.err.matches("trying again in").count();
+    assert_eq!(waits, 4, "each is said: {}", dead.err);
+    dead.fails(1, &["cannot reach localhost:1", "in 500ms"]);
     run(&["pull", "https://localhost/face:1"]).fails(64, &["not of the form"]);
     run(&["pull", "localhost:1/face:1", "--ca", "text"]).fails(1, &["certificates"]);
+}
+
+/// Waits for a connection, and gives the first line that comes through it.
+fn first_line(proxy: &TcpListener) -> String {
+    let (connection, _) = proxy.accept().unwrap();
+    let mut line = String::new();
+    BufReader::new(connection).read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn a_proxy_is_for_registries_elsewhere_alone() {
+    let registry = DockerRegistry::start();
+    let home = home();
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let through = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).current_dir(home.path());
+        command.env("XDG_STATE_HOME", home.path().join("state"));
+        command.env_remove("STATE_DIRECTORY");
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+            command.env(name, &address);
+        }
+        command.env("NO_PROXY", "direct.invalid");
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    for host in [
+        registry.address().to_string(),
+        format!("localhost:{}", registry.address().port()),
+    ] {
+        let reference = format!("{host}/face:1");
+        Ran::of(through(&["publish", "m.wasm", &reference])).ok();
+    }
+    // Nobody is spoken to but the proxy, which alone looks up the name.
+    let arguments = ["pull", "registry.invalid/face:1"];
+    let mut elsewhere = through(&arguments).spawn().unwrap();
+    assert_eq!(
+        first_line(&proxy),
+        "CONNECT registry.invalid:443 HTTP/1.1\r\n",
+        "it is the first that asks the proxy"
+    );
+    elsewhere.kill().unwrap();
+    elsewhere.wait().unwrap();
+    // Where no proxy is wanted, none is asked.
+    let ran = Ran::of(through(&["pull", "direct.invalid/face:1"]));
+    ran.fails(1, &["cannot reach direct.invalid"]);
+    proxy.set_nonblocking(true).unwrap();
+    assert!(proxy.accept().is_err(), "the proxy was asked");
+}
+
+#[test]
+fn a_registry_with_its_own_certificate_is_trusted_by_its_authority_alone() {
+    let home = home();
+    at_home(home.path(), &["dev-certs", "--out", "certs"]).ok();
+    let at = |name: &str| home.path().join("certs").join(name);
+    let (certificate, key) = (at("relay.pem"), at("relay.key"));
+    let registry = DockerRegistry::start_with(Auth::Nobody, Transport::Tls(&certificate, &key));
+    let reference = format!("localhost:{}/face:1", registry.address().port());
+    let publish = ["publish", "m.wasm", &reference, "--ca", "certs/ca.pem"];
+    at_home(home.path(), &publish).ok();
+    let pull = ["pull", &reference, "--ca", "certs/ca.pem"];
+    at_home(home.path(), &pull).ok();
+    at_home(home.path(), &["dev-certs", "--out", "others"]).ok();
+    let pull = ["pull", &reference, "--ca", "others/ca.pem"];
+    at_home(home.path(), &pull).fails(1, &["cannot reach"]);
 }
 
 #[test]

@@ -64,9 +64,18 @@ struct Raw {
     log_format: Option<LogFormat>,
     trust: Option<Spanned<RawTrust>>,
     #[serde(default)]
+    registry: RawRegistry,
+    #[serde(default)]
     rollout: RawRollout,
     #[serde(default)]
     burst: RawBurst,
+}
+
+/// The table `[registry]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawRegistry {
+    ca: Option<PathBuf>,
 }
 
 /// The table `[rollout]`.
@@ -160,6 +169,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         unix_socket: raw.unix_socket.map(|path| source.beside(path)),
         modules: parse_modules(source, modules)?,
         trust: trust(source, raw.trust)?,
+        registry_ca: raw.registry.ca.map(|path| source.beside(path)),
         state: source.state(raw.state_dir, &raw.state_bytes_max)?,
         vetting: Some(vetting(
             source,

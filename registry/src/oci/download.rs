@@ -134,8 +134,7 @@ async fn complete(
                 if failures >= FAILURES_MAX {
                     return Err(error);
                 }
-                tracing::debug!(digest = %wanted.digest, bytes = partial.bytes(), %error, "resuming a download");
-                sleep(error.pause(wait)?).await;
+                transport.pause("a download", &error, wait).await?;
                 wait *= 2;
             }
         }

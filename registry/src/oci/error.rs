@@ -189,16 +189,19 @@ impl TransferError {
 
 impl TransferError {
     /// The pause before a repetition: the one planned, or a longer one that the registry asks for.
-    pub(crate) fn pause(self, planned: Duration) -> Result<Duration, Self> {
+    pub(crate) fn pause(&self, planned: Duration) -> Result<Duration, Self> {
         match self {
             Self::Status {
                 host,
                 wait: Some(wait),
                 ..
-            } if wait > RETRY_WAIT_MAX => Err(Self::Overloaded { host, wait }),
+            } if *wait > RETRY_WAIT_MAX => Err(Self::Overloaded {
+                host: host.clone(),
+                wait: *wait,
+            }),
             Self::Status {
                 wait: Some(wait), ..
-            } => Ok(planned.max(wait)),
+            } => Ok(planned.max(*wait)),
             _ => Ok(planned),
         }
     }

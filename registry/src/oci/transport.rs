@@ -57,6 +57,8 @@ pub struct Access {
     pub docker_config: Option<PathBuf>,
     /// How patient transfers are.
     pub patience: Patience,
+    /// Told what failed, and the pause before it is tried again.
+    pub on_repeat: Option<fn(&TransferError, Duration)>,
 }
 
 /// A request to a registry.
@@ -98,6 +100,7 @@ pub(crate) struct Transport {
     has_authorities: bool,
     pub(crate) docker_config: Option<PathBuf>,
     pub(crate) patience: Patience,
+    on_repeat: Option<fn(&TransferError, Duration)>,
     pub(crate) known: Mutex<HashMap<(String, Scope), Authorization>>,
 }
 
@@ -137,6 +140,7 @@ impl Transport {
             has_authorities: authorities.is_some(),
             docker_config: access.docker_config,
             patience,
+            on_repeat: access.on_repeat,
             known: Mutex::new(HashMap::new()),
         })
     }
@@ -166,11 +170,26 @@ impl Transport {
                 Err(failure) if left > 0 && failure.is_temporary() => failure,
                 ended => return ended,
             };
-            tracing::debug!(what = %call.what, %failure, "repeating a request");
-            sleep(failure.pause(wait)?).await;
+            self.pause(&call.what, &failure, wait).await?;
             wait *= 2;
         }
         unreachable!("the last repetition returns")
+    }
+
+    /// Waits before what failed is tried again, and says so.
+    pub(crate) async fn pause(
+        &self,
+        what: &str,
+        failure: &TransferError,
+        planned: Duration,
+    ) -> Result<(), TransferError> {
+        let wait = failure.pause(planned)?;
+        tracing::debug!(what, %failure, ?wait, "trying again");
+        if let Some(tell) = self.on_repeat {
+            tell(failure, wait);
+        }
+        sleep(wait).await;
+        Ok(())
     }
 
     /// As [`Self::call`], without repetitions.

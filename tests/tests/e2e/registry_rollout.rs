@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_tests::docker_registry::DockerRegistry;
+use tidegate_tests::docker_registry::{Auth, DockerRegistry, Transport};
 use tidegate_tests::load::{Load, Offered, turn};
 use tidegate_tests::metrics::Page;
 use tidegate_tests::models::{Behaviour, doubler, doubler_request, echo_request};
@@ -189,6 +189,30 @@ async fn an_agent_whose_registry_is_gone_starts_with_what_it_has() {
     ready(&agent).await;
     let answer = agent.http.infer("echo", &echo_request("1", 1)).await;
     assert_eq!(answer.unwrap().json()["model_version"], "1.0.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_registry_is_trusted_by_the_authority_that_the_configuration_names() {
+    let mut market = Market::new();
+    let certs = market.site.certificates("certs");
+    let (certificate, key) = (certs.join("relay.pem"), certs.join("relay.key"));
+    market.registry = DockerRegistry::start_with(Auth::Nobody, Transport::Tls(&certificate, &key));
+    let reference = market.reference("echo");
+    let file = market.make("1.0.0", SERVICE, Some("author"));
+    let publish = ["publish", &file, &reference["oci://".len()..]];
+    let publish = [&publish[..], &["--ca", "certs/ca.pem"]].concat();
+    market.site.must_tidegate(&publish);
+    let ca = "[registry]\nca = 'certs/ca.pem'\n";
+    let agent = market
+        .site
+        .agent(&format!("{}{ca}", config(&reference, "")));
+    ready(&agent).await;
+    let ca = "[registry]\nca = 'certs/none.pem'\n";
+    let refused = market
+        .site
+        .try_agent(&format!("{}{ca}", config(&reference, "")));
+    let log = refused.err().expect("there is no such file").log;
+    assert!(log.contains("none.pem"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
