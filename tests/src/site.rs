@@ -11,7 +11,9 @@ use tempfile::TempDir;
 use crate::checkout::{binary, state};
 use crate::daemon::{Daemon, Ended};
 use crate::http::Http;
+use crate::metrics::Page;
 use crate::models::{Behaviour, doubler, echo_manifest, in_version};
+use crate::wait::eventually;
 
 /// A temporary folder, removed on drop.
 #[derive(Debug)]
@@ -27,6 +29,34 @@ pub struct Agent {
     pub daemon: Daemon,
     /// Its HTTP.
     pub http: Http,
+}
+
+impl Agent {
+    /// Waits until `more` requests whose labels contain each of `labels` have been answered from now on.
+    pub async fn answers(&self, more: f64, labels: &[&str]) {
+        let answered = async || {
+            let page = Page::fetch(&self.http).await.ok()?;
+            page.sum("tidegate_requests_total", labels)
+        };
+        let before = answered().await.unwrap_or(0.0);
+        eventually("further requests", async || {
+            answered().await.filter(|now| *now >= before + more)
+        })
+        .await;
+    }
+
+    /// Waits until the agent, which has one module, has looked for a new version so often from now on.
+    pub async fn looks(&self, times: u32) {
+        let (mut last, mut looks) = (0.0, 0);
+        eventually("further looks at the module", async || {
+            let page = Page::fetch(&self.http).await.ok()?;
+            let age = page.sum("tidegate_module_poll_age_seconds", &[])?;
+            looks += u32::from(age < last);
+            last = age;
+            (looks >= times).then_some(())
+        })
+        .await;
+    }
 }
 
 /// A relay and where its metrics are.

@@ -110,7 +110,7 @@ async fn a_tag_that_moves_under_load_brings_the_new_version_and_no_request_fails
     let agent = market.agent("canary-share = 0.2\ncanary-requests-min = 50\nwatch-s = 2\n");
     ready(&agent).await;
     let load = Load::begin(&agent.http, "echo", Duration::from_millis(4));
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    agent.answers(100.0, &[]).await;
     market.publish(&market.make("2.0.0", SERVICE, Some("author")));
     turned(&agent, "settled", 1.0).await;
     let offered = load.end().await;

@@ -62,7 +62,7 @@ async fn a_new_version_takes_over_under_load_and_no_request_fails() {
     let (site, agent) = serving("canary-share = 0.2\ncanary-requests-min = 50\nwatch-s = 2\n");
     site.must_pack_version("next", "echo", "2.0.0", SERVICE);
     let load = Load::begin(&agent.http, "echo", EVERY);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    agent.answers(100.0, &[]).await;
     site.replace("echo.wasm", "next.wasm");
     turned(&agent, "promoted").await;
     // Both can still be named.
@@ -74,7 +74,7 @@ async fn a_new_version_takes_over_under_load_and_no_request_fails() {
     }
     turned(&agent, "settled").await;
     assert_eq!(versions(&agent).await, json!(["2.0.0"]));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    agent.answers(50.0, &[]).await;
     let offered = load.end().await;
     let counts = answered(&offered);
     assert_eq!(counts.keys().collect::<Vec<_>>(), ["1.0.0", "2.0.0"]);
@@ -93,11 +93,11 @@ async fn goes_back(behaviour: Behaviour, cause: &str) {
     let (site, mut agent) = serving(rollout);
     site.must_pack_version("next", "echo", "2.0.0", behaviour);
     let load = Load::begin(&agent.http, "echo", EVERY);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    agent.answers(100.0, &[]).await;
     site.replace("echo.wasm", "next.wasm");
     turned(&agent, "rolled-back").await;
     // Two more looks at the file find the same version, and leave it.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    agent.looks(2).await;
     assert_eq!(versions(&agent).await, json!(["1.0.0"]));
     let offered = load.end().await;
     let counts = answered(&offered);
@@ -196,7 +196,7 @@ async fn sigterm_in_the_middle_of_a_rollout_finishes_what_is_under_way() {
     .await;
     let offered = tidegate_tests::load::offer(agent.http.clone(), "echo", 200, EVERY);
     let offered = tokio::spawn(offered);
-    tokio::time::sleep(EVERY * 100).await;
+    agent.answers(80.0, &[]).await;
     agent.daemon.signal(Signal::TERM);
     assert_eq!(agent.daemon.ended().await.code(), Some(0));
     // Those that were accepted were answered; the others found nobody.
@@ -233,7 +233,7 @@ async fn relays_run_the_version_that_was_promoted() {
     site.replace("echo.wasm", "next.wasm");
     turned(&agent, "promoted").await;
     turned(&agent, "settled").await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    agent.answers(50.0, &["placement=\"relay\""]).await;
     let offered = load.end().await;
     answered(&offered);
     let on_relay = |one: &&Offered| matches!(one.ran(), Some(Ran::Relay(_)));
