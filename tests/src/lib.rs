@@ -8,6 +8,7 @@ pub mod checkout;
 pub mod daemon;
 pub mod docker_registry;
 pub mod http;
+pub mod inside;
 pub mod load;
 pub mod metrics;
 pub mod models;

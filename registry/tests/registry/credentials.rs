@@ -7,10 +7,11 @@ use serde_json::json;
 use tempfile::TempDir;
 use tidegate_registry::{Access, HELPER_TIME_MAX, TransferError};
 use tidegate_tests::docker_registry::{Auth, DockerRegistry, PASSWORD, Transport, USER};
+use tidegate_tests::inside;
 
 use crate::hostile::{decent, manifest};
 use crate::server::{Asked, Server, answer};
-use crate::{Client, inside, says, sha256, wasm};
+use crate::{Client, says, sha256, wasm};
 
 /// The name and password in base64.
 const PAIR: &str = "YWRhOnNlY3JldCB3b3Jk";
@@ -117,7 +118,7 @@ async fn a_credential_helper_is_asked_with_a_time_limit() {
             std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         }
-        let prelude = "PATH=\"$TIDEGATE_REGISTRY_TEST_FOLDER:$PATH\"; export PATH";
+        let prelude = "PATH=\"$TIDEGATE_TEST_FOLDER:$PATH\"; export PATH";
         return inside::run(name, folder.path(), prelude);
     };
     let registry = DockerRegistry::start_with(Auth::Password, Transport::Plain);

@@ -8,7 +8,6 @@
 mod credentials;
 mod cutter;
 mod hostile;
-mod inside;
 mod peers;
 mod published;
 mod redirects;

@@ -7,10 +7,11 @@ use std::process::Stdio;
 
 use tidegate_registry::{ModuleStore, Reference, Registries, TransferError, Watch};
 use tidegate_tests::docker_registry::DockerRegistry;
+use tidegate_tests::inside;
 use tidegate_tests::wait::eventually;
 
 use crate::cutter::Cutter;
-use crate::{Client, inside, sha256, wasm};
+use crate::{Client, sha256, wasm};
 
 const MIB: usize = 1 << 20;
 
@@ -185,7 +186,7 @@ async fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
     let name = "resuming::a_full_disk_is_a_clear_error_and_leaves_nothing";
     let Some(disk) = inside::folder() else {
         let folder = tempfile::tempdir().unwrap();
-        let prelude = "mount -t tmpfs -o size=2m none \"$TIDEGATE_REGISTRY_TEST_FOLDER\"";
+        let prelude = "mount -t tmpfs -o size=2m none \"$TIDEGATE_TEST_FOLDER\"";
         return inside::run(name, folder.path(), prelude);
     };
     let registry = DockerRegistry::start();

@@ -4,13 +4,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use tidegate_store::{Folder, FolderError, write_whole};
+use tidegate_tests::inside;
 
-use crate::{everything, inside};
+use crate::everything;
 
 const KIB: usize = 1 << 10;
 
 /// Mounts a disk of 256 KiB on the folder of the inner run.
-const SMALL_DISK: &str = "mount -t tmpfs -o size=256k none \"$TIDEGATE_STORE_TEST_FOLDER\"";
+const SMALL_DISK: &str = "mount -t tmpfs -o size=256k none \"$TIDEGATE_TEST_FOLDER\"";
 
 #[test]
 fn a_full_disk_is_a_clear_error_and_changes_nothing() {
@@ -68,7 +69,7 @@ fn a_read_only_folder_can_be_read_and_not_written() {
             .put("a", b"old")
             .unwrap();
         let name = "faults::a_read_only_folder_can_be_read_and_not_written";
-        let prelude = "d=\"$TIDEGATE_STORE_TEST_FOLDER\"; mount --bind \"$d\" \"$d\"; mount -o remount,bind,ro \"$d\"";
+        let prelude = "d=\"$TIDEGATE_TEST_FOLDER\"; mount --bind \"$d\" \"$d\"; mount -o remount,bind,ro \"$d\"";
         return inside::run(name, folder.path(), prelude);
     };
     let folder = Folder::open(&disk, 100).unwrap();

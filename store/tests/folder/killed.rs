@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tidegate_store::{Folder, write_whole};
+use tidegate_tests::inside;
 
-use crate::{everything, inside};
+use crate::everything;
 
 /// Times that a writer is killed.
 const ROUNDS: usize = 40;

@@ -7,7 +7,6 @@
 )]
 
 mod faults;
-mod inside;
 mod keeping;
 mod killed;
 mod sharing;

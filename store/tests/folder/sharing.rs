@@ -5,8 +5,9 @@ use std::path::Path;
 
 use fastrand::Rng;
 use tidegate_store::{Folder, FolderError, WAIT_MAX};
+use tidegate_tests::inside;
 
-use crate::{everything, inside, killed::is_whole};
+use crate::{everything, killed::is_whole};
 
 const WRITERS: usize = 3;
 const FILES_EACH: usize = 150;
