@@ -189,6 +189,21 @@ impl Source<'_> {
         })
     }
 
+    /// What a table means to whoever defines it; `T`'s default where it is absent. `meant` gets the folder that
+    /// relative paths are taken from.
+    pub fn table<R, T: Default, E: std::error::Error + Send + Sync + 'static>(
+        self,
+        key: &'static str,
+        written: &Option<Spanned<R>>,
+        meant: impl FnOnce(&R, &Path) -> Result<T, E>,
+    ) -> Result<T, ConfigError> {
+        let Some(written) = written else {
+            return Ok(T::default());
+        };
+        let folder = self.beside(PathBuf::new());
+        meant(written.get_ref(), &folder).map_err(|error| self.file(key, written.span(), error))
+    }
+
     /// A list of files whose length is in `range`.
     pub fn files(
         self,

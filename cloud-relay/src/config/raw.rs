@@ -164,20 +164,6 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         drain: Duration::from_secs(whole("drain-s", &raw.drain_s, 30, 0..=3600)?),
         log: source.log(raw.log)?,
         log_format: raw.log_format.unwrap_or_default(),
-        trust: trust(source, raw.trust)?,
+        trust: source.table("trust", &raw.trust, TrustPolicy::from_raw)?,
     })
-}
-
-/// Whose modules may run; nobody's without the table.
-fn trust(
-    source: Source<'_>,
-    written: Option<Spanned<RawTrust>>,
-) -> Result<TrustPolicy, ConfigError> {
-    let Some(written) = written else {
-        return Ok(TrustPolicy::default());
-    };
-    let span = written.span();
-    let folder = source.beside(PathBuf::new());
-    let policy = TrustPolicy::from_raw(written.get_ref(), &folder);
-    policy.map_err(|error| source.file("trust", span, error))
 }

@@ -168,7 +168,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
         unix_socket: raw.unix_socket.map(|path| source.beside(path)),
         modules: parse_modules(source, modules)?,
-        trust: trust(source, raw.trust)?,
+        trust: source.table("trust", &raw.trust, TrustPolicy::from_raw)?,
         registry_ca: raw.registry.ca.map(|path| source.beside(path)),
         state: source.state(raw.state_dir, &raw.state_bytes_max)?,
         vetting: Some(vetting(
@@ -193,20 +193,6 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         rollout: rollout(source, &raw.rollout)?,
         relays: relays(source, raw.burst)?,
     })
-}
-
-/// Whose modules may run; nobody's without the table.
-fn trust(
-    source: Source<'_>,
-    written: Option<Spanned<RawTrust>>,
-) -> Result<TrustPolicy, ConfigError> {
-    let Some(written) = written else {
-        return Ok(TrustPolicy::default());
-    };
-    let span = written.span();
-    let folder = source.beside(PathBuf::new());
-    let policy = TrustPolicy::from_raw(written.get_ref(), &folder);
-    policy.map_err(|error| source.file("trust", span, error))
 }
 
 /// References of registries by their prefix; everything else is a file.
