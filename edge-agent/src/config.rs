@@ -20,6 +20,7 @@ use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{self, ConfigError};
 use tidegate_daemon::state::StateConfig;
 use tidegate_identity::IdentityFiles;
+use tidegate_registry::Reference;
 use tidegate_registry::trust::TrustPolicy;
 use tidegate_runtime::Vetting;
 
@@ -84,14 +85,14 @@ pub enum Module {
     /// A file on this machine.
     File(PathBuf),
     /// A reference to a registry, `oci://host/name:tag` or `oci://host/name@sha256:DIGEST`.
-    Registry(String),
+    Registry(Reference),
 }
 
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Registry(reference) => f.write_str(reference),
+            Self::Registry(reference) => write!(f, "oci://{reference}"),
         }
     }
 }

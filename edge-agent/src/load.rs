@@ -47,7 +47,7 @@ pub(crate) async fn load(config: &Config) -> Result<Loaded, StartError> {
                 let index = ModelIndex(index);
                 load_file(path, index, config, &workshop, &models, &memory).await?
             }
-            Module::Registry(text) => {
+            Module::Registry(reference) => {
                 let store = match &store {
                     Ok(Some(store)) => store.clone(),
                     Ok(None) => return Err(StartError::NoState),
@@ -57,10 +57,8 @@ pub(crate) async fn load(config: &Config) -> Result<Loaded, StartError> {
                     Some(client) => client,
                     None => client.insert(open_client(config)?),
                 };
-                let source = Source::parse(text, Registries::clone(client), store);
-                // The configuration parsed it before.
-                let source = source.map_err(|source| StartError::Reference { source })?;
-                Origin::registry(text.clone(), source)
+                let source = Source::new(reference.clone(), Registries::clone(client), store);
+                Origin::registry(module.to_string(), source)
             }
         });
     }

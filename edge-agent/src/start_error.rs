@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tidegate_registry::TransferError;
 use tidegate_registry::trust::SeenError;
-use tidegate_registry::{ParseReferenceError, TransferError};
 use tidegate_store::FolderError;
 
 use crate::supply::{LookError, PrepareError};
@@ -65,12 +65,6 @@ pub enum StartError {
     Registry {
         /// Why.
         source: TransferError,
-    },
-    /// A reference to a module is none.
-    #[error("failed to use a reference")]
-    Reference {
-        /// What is wrong with it.
-        source: ParseReferenceError,
     },
     /// A module file cannot be read.
     #[error("failed to read module {}", path.display())]

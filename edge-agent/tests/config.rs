@@ -125,7 +125,7 @@ fn values_arrive() {
 fn a_reference_is_one_by_its_prefix_and_checked() {
     let text = "oci://localhost:5000/face:1";
     let config = parse(&format!("modules = ['face.wasm', '{text}']")).unwrap();
-    assert_eq!(config.modules[1], Module::Registry(text.to_owned()));
+    assert_eq!(config.modules[1], Module::Registry(text.parse().unwrap()));
     refused(
         "\nmodules = ['a', 'oci://face']\n",
         &["line 2: modules:", "face"],

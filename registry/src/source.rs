@@ -5,7 +5,7 @@
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! use tidegate_registry::Source;
 //!
-//! let source = Source::parse("oci://ghcr.io/me/face:1", registries, store)?;
+//! let source = Source::new("oci://ghcr.io/me/face:1".parse()?, registries, store);
 //! // At the start: the newest if the registry can be reached, else what was there last.
 //! let version = match source.resolve().await {
 //!     Err(error) if error.is_temporary() => source.last_resolved().await?.ok_or(error)?,
@@ -20,7 +20,7 @@
 //! ```
 
 use crate::modules::{KeptModule, ModuleStore};
-use crate::oci::{ParseReferenceError, Reference, Registries, TransferError, Version, Watch};
+use crate::oci::{Reference, Registries, TransferError, Version, Watch};
 
 /// Where new versions of one module come from.
 #[derive(Debug, Clone)]
@@ -37,18 +37,14 @@ impl Source {
         text.starts_with("oci://")
     }
 
-    /// Reads `oci://host/name:tag` or `oci://host/name@sha256:DIGEST`. Asks nobody.
-    pub fn parse(
-        text: &str,
-        registries: Registries,
-        store: ModuleStore,
-    ) -> Result<Self, ParseReferenceError> {
-        let reference = text.parse()?;
-        Ok(Self {
+    /// What a reference names. Asks nobody.
+    #[must_use]
+    pub fn new(reference: Reference, registries: Registries, store: ModuleStore) -> Self {
+        Self {
             reference,
             registries,
             store,
-        })
+        }
     }
 
     /// The reference.

@@ -13,6 +13,7 @@ use tidegate_control::{Foresight, Policy};
 use tidegate_daemon::LogFormat;
 use tidegate_daemon::config::{ConfigError, Source, Spanned};
 use tidegate_inference::TIME_MAX;
+use tidegate_registry::Reference;
 use tidegate_registry::trust::{RawTrust, TrustPolicy};
 use tidegate_runtime::vet::{
     GRAPH_CPU_SECONDS_MAX, GRAPH_MEMORY_BYTES_MAX, GRAPH_MEMORY_BYTES_MIN, Vetting,
@@ -213,8 +214,8 @@ fn parse_modules(
         if !tidegate_registry::Source::is_reference(&text) {
             return Ok(Module::File(source.beside(text.into())));
         }
-        match text.parse::<tidegate_registry::Reference>() {
-            Ok(_) => Ok(Module::Registry(text)),
+        match text.parse::<Reference>() {
+            Ok(reference) => Ok(Module::Registry(reference)),
             Err(error) => Err(source.value("modules", span, error.to_string())),
         }
     };

@@ -72,7 +72,11 @@ async fn a_tag_that_moves_changes_nothing_for_what_was_resolved() {
     let author = Client::new();
     author.publish(&reference, &old).await.unwrap();
     let user = Client::new();
-    let source = Source::parse(&reference, user.registries.clone(), user.store.clone()).unwrap();
+    let source = Source::new(
+        reference.parse().unwrap(),
+        user.registries.clone(),
+        user.store.clone(),
+    );
     let before = source.resolve().await.unwrap();
     author.publish(&reference, &new).await.unwrap();
     // In the middle of a pull: the version is settled, and its bytes are those of that version.
@@ -94,8 +98,13 @@ async fn what_was_pulled_runs_while_the_registry_is_down() {
     let published = user.publish(&format!("{name}:1"), &module).await.unwrap();
     let pin = format!("oci://{name}@{}", published.manifest.unwrap());
     let by_tag = format!("oci://{name}:1");
-    let source =
-        |text: &str| Source::parse(text, user.registries.clone(), user.store.clone()).unwrap();
+    let source = |text: &str| {
+        Source::new(
+            text.parse().unwrap(),
+            user.registries.clone(),
+            user.store.clone(),
+        )
+    };
     assert_eq!(source(&by_tag).last_resolved().await.unwrap(), None);
     let version = source(&by_tag).resolve().await.unwrap();
     source(&by_tag).fetch(&version).await.unwrap();
