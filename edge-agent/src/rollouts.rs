@@ -32,6 +32,24 @@ pub(crate) async fn run(service: Arc<Service>) {
     }
 }
 
+/// An event at a level, with its own fields and the figures that it rests on.
+macro_rules! compared {
+    ($level:ident, $figures:expr, { $($fields:tt)* }, $message:literal) => {{
+        let Figures { new, old, evidence } = $figures;
+        tracing::$level!(
+            runs = new.runs,
+            failed = new.failed,
+            slow = new.slow,
+            old_runs = old.runs,
+            old_failed = old.failed,
+            old_slow = old.slow,
+            evidence,
+            $($fields)*,
+            $message
+        );
+    }};
+}
+
 fn conclude(service: &Service, turned: &Turned) {
     let index = turned.model;
     let module = &service.sources[index.0];
@@ -39,22 +57,10 @@ fn conclude(service: &Service, turned: &Turned) {
     let (model, version) = (&metadata.name, &metadata.version);
     match turned.turn {
         Turn::Promoted { new, figures } => {
-            let Figures {
-                new: runs,
-                old,
-                evidence,
-            } = figures;
-            tracing::info!(
-                model,
-                version,
-                digest = %new,
-                runs = runs.runs,
-                failed = runs.failed,
-                slow = runs.slow,
-                old_runs = old.runs,
-                old_failed = old.failed,
-                old_slow = old.slow,
-                evidence,
+            compared!(
+                info,
+                figures,
+                { model, version, digest = %new },
                 "a new version is promoted, and watched"
             );
             service.metrics.rollout_ended(module, "promoted");
@@ -65,25 +71,12 @@ fn conclude(service: &Service, turned: &Turned) {
             cause,
             figures,
         } => {
-            let Figures {
-                new: runs,
-                old,
-                evidence,
-            } = figures;
             let went = turned.left.as_ref();
-            tracing::error!(
-                model,
-                version = went.map(|went| went.metadata().version.as_str()),
-                digest = %new,
-                cause = cause.name(),
-                runs = runs.runs,
-                failed = runs.failed,
-                slow = runs.slow,
-                old_runs = old.runs,
-                old_failed = old.failed,
-                old_slow = old.slow,
-                evidence,
-                back_to = version,
+            let went = went.map(|went| went.metadata().version.as_str());
+            compared!(
+                error,
+                figures,
+                { model, version = went, digest = %new, cause = cause.name(), back_to = version },
                 "a new version is rolled back"
             );
             service.metrics.rollout_ended(module, "rolled-back");
