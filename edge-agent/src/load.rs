@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use tidegate_control::ModelIndex;
 use tidegate_daemon::state::StateFolder;
-use tidegate_registry::{Access, ModuleStore, Registries, Source, docker_config_folder};
+use tidegate_registry::{
+    Access, MODULE_BYTES_MAX, ModuleStore, Registries, Source, docker_config_folder,
+};
+use tidegate_runtime::module::FILE_BYTES_MAX;
 use tidegate_runtime::{CacheConfig, Runtime, RuntimeConfig, SLOTS_MAX};
 use tidegate_store::FolderError;
 
@@ -14,6 +17,12 @@ use crate::StartError;
 use crate::config::{Config, Module};
 use crate::models::Models;
 use crate::supply::{self, Memory, Origin, Pace, Remembered, Workshop};
+
+// What a registry gives, the runtime reads, and relays can be offered.
+const _: () = assert!(
+    MODULE_BYTES_MAX == FILE_BYTES_MAX as u64
+        && MODULE_BYTES_MAX <= tidegate_wire::MODULE_BYTES_MAX
+);
 
 /// The models of an agent, and what brings in others.
 pub(crate) struct Loaded {

@@ -23,7 +23,7 @@ use tidegate_store::{Folder, FolderError, Held, Limits};
 
 pub(crate) use self::partial::{Partial, PartialError};
 
-/// Most bytes of a module file.
+/// Most bytes of a module file, as much as a runtime reads.
 pub const MODULE_BYTES_MAX: u64 = 1 << 30;
 
 /// Room for manifests: some thousands of the usual 1 KiB, and at least one of the largest.

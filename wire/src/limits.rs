@@ -38,7 +38,8 @@ pub const SLOTS_MAX: u32 = 1_000_000;
 /// Longest duration that a message carries; a longer one is written as this.
 pub const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Largest module that can be offered: WebAssembly's own section lengths are 32 bits wide.
+/// Largest module that can be offered: WebAssembly's own section lengths are 32 bits wide. What a relay takes is
+/// its own decision and less, at most what a module file may have; the protocol stays when that grows.
 pub const MODULE_BYTES_MAX: u64 = 1 << 32;
 
 /// Most bytes before the content of a CBOR item.
