@@ -75,8 +75,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// Most linear memory, most bytes of tensors, and most bytes of graphs that it brings.
     pub memory_bytes_max: usize,
-    /// The child process that has to get through each graph of `graphs` first; `None` reads them at
-    /// once.
+    /// The child process that has to get through each graph first, those that the program brings too;
+    /// `None` reads them at once.
     pub vetting: Option<Vetting>,
 }
 
@@ -251,14 +251,16 @@ pub fn run(file: &[u8], options: Options) -> Result<Ended, CommandError> {
     }
     let engine = engine()?;
     let program = compile(&engine, file)?;
-    let graphs = graphs(&options)?;
+    let vetting = options.vetting.clone();
+    let vetter = vetting.map(|vetting| Arc::new(Vetter::new(vetting, None)));
+    let graphs = graphs(&options, vetter.as_deref())?;
     let timeout = options.timeout;
     let (sender, receiver) = channel();
     let thread = std::thread::Builder::new()
         .name("tidegate-command".to_owned())
         .spawn(move || {
             // Nobody listens any more if the program was left behind.
-            let _ = sender.send(run_program(&engine, &program, graphs, &options));
+            let _ = sender.send(run_program(&engine, &program, (graphs, vetter), &options));
         })
         .map_err(|error| engine_error(&error))?;
     let ended = match timeout {
@@ -278,7 +280,7 @@ pub fn run(file: &[u8], options: Options) -> Result<Ended, CommandError> {
 fn run_program(
     engine: &Engine,
     program: &Program,
-    graphs: Vec<NamedGraph>,
+    (graphs, vetter): (Vec<NamedGraph>, Option<Arc<Vetter>>),
     options: &Options,
 ) -> Result<Ended, CommandError> {
     let ticker = Ticker::start(engine).map_err(|error| engine_error(&error))?;
@@ -288,7 +290,7 @@ fn run_program(
         .build()
         .map_err(|error| engine_error(&error))?;
     let deadline = options.timeout.map(|limit| Instant::now() + limit);
-    let store = guest::store(engine, options, graphs, deadline)?;
+    let store = guest::store(engine, options, (graphs, vetter), deadline)?;
     let ended = executor.block_on(async {
         let ended = async {
             match program {
@@ -353,22 +355,18 @@ fn is_model_module(file: &[u8]) -> bool {
         })
 }
 
-fn graphs(options: &Options) -> Result<Vec<NamedGraph>, CommandError> {
+fn graphs(options: &Options, vetter: Option<&Vetter>) -> Result<Vec<NamedGraph>, CommandError> {
     if let Some(name) = &options.stand_in
         && !options.graphs.iter().any(|(given, _)| given == name)
     {
         let name = name.clone();
         return Err(CommandError::StandIn { name });
     }
-    let vetter = options
-        .vetting
-        .clone()
-        .map(|vetting| Vetter::new(vetting, None));
     options
         .graphs
         .iter()
         .map(|(name, onnx)| {
-            if let Some(vetter) = &vetter {
+            if let Some(vetter) = vetter {
                 vetter.survives(onnx, graph_limits()).map_err(|source| {
                     let name = name.clone();
                     CommandError::Vet { name, source }

@@ -66,6 +66,26 @@ fn a_graph_that_takes_processes_down_is_an_error() {
     let graph = format!("deep={}", folder.put("deep.onnx", &onnx::deep()));
     tidegate(&["run", &program, "--graph", &graph])
         .fails(1, &["graph \"deep\"", "overflowed its stack"]);
+    // One that the program brings is the program's error, `runtime_error`.
+    let onnx: String = onnx::deep()
+        .iter()
+        .map(|byte| format!("\\{byte:02x}"))
+        .collect();
+    let len = onnx.len() / 3;
+    let bringing = format!(
+        r#"(module
+          (import "wasi_ephemeral_nn" "load" (func $load (param i32 i32 i32 i32 i32) (result i32)))
+          (memory (export "memory") 64)
+          (data (i32.const 4096) "{onnx}")
+          (func (export "graph") (result i32)
+            (i32.store (i32.const 16) (i32.const 4096))
+            (i32.store (i32.const 20) (i32.const {len}))
+            (call $load (i32.const 16) (i32.const 1) (i32.const 1) (i32.const 0) (i32.const 32))))"#
+    );
+    let program = folder.put("bringing.wasm", &wat::parse_str(bringing).unwrap());
+    let ran = tidegate(&["run", &program, "--invoke", "graph"]);
+    assert!(ran.err.contains("overflowed its stack"), "{}", ran.err);
+    assert_eq!(ran.ok(), "5\n");
 }
 
 #[test]

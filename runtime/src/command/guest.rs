@@ -11,6 +11,7 @@ use super::{CommandError, Folder, HANDLES_MAX, Options, TABLE_ELEMENTS_MAX, grap
 use crate::budget::{Budget, Stop};
 use crate::limits::Limits;
 use crate::sandbox::{Brought, LogGate, NamedGraph, Sandbox, Terms};
+use crate::vet::Vetter;
 
 /// A deadline that never comes: wasmtime's ticks and ours are counted from now.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -37,7 +38,7 @@ impl WasiView for Guest {
 pub(super) fn store(
     engine: &Engine,
     options: &Options,
-    graphs: Vec<NamedGraph>,
+    (graphs, vetter): (Vec<NamedGraph>, Option<Arc<Vetter>>),
     deadline: Option<Instant>,
 ) -> Result<Store<Guest>, CommandError> {
     let memory = options.memory_bytes_max;
@@ -48,7 +49,7 @@ pub(super) fn store(
         tensor_bytes_max: memory,
         ..Limits::default()
     };
-    let brought = Brought::new(graph_limits(), memory, options.stand_in.clone());
+    let brought = Brought::new(graph_limits(), vetter, memory, options.stand_in.clone());
     let terms = Terms {
         model: options.name.clone(),
         limits,

@@ -2,7 +2,8 @@
 //!
 //! Graphs that guests bring are ONNX, whatever encoding they are said to have: guests that were
 //! written for another engine run with their model converted. Such a graph is read through the same
-//! limits as one of a module, and its bytes count against what the guest may hold.
+//! limits as one of a module, after a child process got through it, and its bytes count against what the
+//! guest may hold.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tidegate_graph::{Graph, GraphError, GraphLimits};
 use super::{ErrorCode, HostError};
 use crate::runnable::RunnableGraph;
 use crate::sandbox::Terms;
+use crate::vet::Vetter;
 
 /// Most parts in which a guest hands over a graph. ONNX comes in one, OpenVINO's format in two.
 pub(crate) const PARTS_MAX: usize = 16;
@@ -21,6 +23,7 @@ pub(crate) const PARTS_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Brought {
     limits: GraphLimits,
+    vetter: Option<Arc<Vetter>>,
     bytes_max: usize,
     bytes: AtomicUsize,
     /// The graph of the host that is given for one that is not ONNX.
@@ -29,9 +32,15 @@ pub(crate) struct Brought {
 
 impl Brought {
     /// Nothing brought yet, of at most `bytes_max` bytes at once.
-    pub(crate) fn new(limits: GraphLimits, bytes_max: usize, stand_in: Option<String>) -> Self {
+    pub(crate) fn new(
+        limits: GraphLimits,
+        vetter: Option<Arc<Vetter>>,
+        bytes_max: usize,
+        stand_in: Option<String>,
+    ) -> Self {
         Self {
             limits,
+            vetter,
             bytes_max,
             bytes: AtomicUsize::new(0),
             stand_in,
@@ -133,6 +142,12 @@ fn read(brought: &Arc<Brought>, onnx: &[u8]) -> Result<HostGraph, HostError> {
         let message = format!("the graphs that the guest brought have more than {limit} bytes");
         HostError::new(ErrorCode::TooLarge, message)
     })?;
+    if let Some(vetter) = &brought.vetter {
+        vetter.survives(onnx, brought.limits).map_err(|error| {
+            let message = format!("cannot use the graph: {error}");
+            HostError::new(ErrorCode::RuntimeError, message)
+        })?;
+    }
     let graph = Graph::read(onnx, brought.limits)
         .map_err(|error| HostError::new(code(&error), format!("cannot use the graph: {error}")))?;
     Ok(HostGraph {
