@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_runtime::Vetting;
-use tidegate_runtime::command::{self, CommandError, Ended, Folder, MEMORY_BYTES_DEFAULT, Options};
+use tidegate_runtime::command::{
+    CommandError, Ended, Folder, MEMORY_BYTES_DEFAULT, Options, Program,
+};
 use tidegate_runtime::module::FILE_BYTES_MAX;
 
 use crate::regular_file::regular_file;
@@ -111,10 +113,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, RunError> {
         memory_bytes_max: usize::try_from(args.memory << 20).unwrap_or(usize::MAX),
         vetting: Some(Vetting::by_this_program()),
     };
-    let ended = command::run(&program, options).map_err(|source| RunError::Command {
-        path: args.program.clone(),
-        source: Box::new(source),
-    })?;
+    let ended = Program::compile(&program)
+        .and_then(|program| program.run(options))
+        .map_err(|source| RunError::Command {
+            path: args.program.clone(),
+            source: Box::new(source),
+        })?;
     let Ended { status, results } = ended;
     for result in results {
         writeln!(io::stdout(), "{result}").map_err(RunError::Print)?;

@@ -23,10 +23,10 @@ impl Graph {
                 self.infer_outputs(|model| model.symbols.new_with_prefix("n").to_dim().into());
             Ok(by_name.or_else(|_| self.infer_outputs(|_| DimFact::Any)))
         };
-        let facts = on_deep_stack(|| scope::within(self.limits, &scope::always(), infer))?;
+        let facts = on_deep_stack(|| scope::within(self.source.limits, &scope::always(), infer))?;
         // What cannot be inferred before a request brings its shapes contradicts nothing.
         let facts = facts.unwrap_or_default();
-        let outputs = self.outputs.iter().zip(&self.rounded).zip(&facts);
+        let outputs = self.outputs.iter().zip(&self.source.rounded).zip(&facts);
         let mut changes = Vec::new();
         for ((name, rounded), fact) in outputs {
             let Some(spec) = declared.iter_mut().find(|spec| spec.name == *name) else {
@@ -59,8 +59,8 @@ impl Graph {
         &self,
         free: impl Fn(&InferenceModel) -> DimFact,
     ) -> TractResult<Vec<InferenceFact>> {
-        let mut model = self.model.clone();
-        for (index, input) in self.inputs.iter().enumerate() {
+        let mut model = self.source.model.clone();
+        for (index, input) in self.source.inputs.iter().enumerate() {
             let extent = |extent: &i64| match extent {
                 0.. => DimFact::Only(TDim::from(*extent)),
                 _ => free(&model),

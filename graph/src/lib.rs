@@ -43,8 +43,7 @@ pub use self::describe::describe;
 pub use self::error::GraphError;
 use self::error::said;
 pub use self::fix::{FixError, fix};
-use self::plan::Key;
-pub use self::plan::Plan;
+pub use self::plan::{Plan, PlanKey};
 use self::plans::Plans;
 pub use self::run::{RunError, Stop};
 use self::scope::GoesOn;
@@ -80,20 +79,33 @@ impl GraphLimits {
     }
 }
 
+/// Looks at a plan before it is made in this process, whatever its making would take.
+pub trait VetPlan: std::fmt::Debug + Send + Sync {
+    /// Whether it may be made. Blocks for as long as finding out takes.
+    fn vet(&self, key: &PlanKey) -> Result<(), GraphError>;
+}
+
 /// A graph that has been read, with the plans made of it so far.
 #[derive(Debug)]
 pub struct Graph {
-    model: InferenceModel,
-    inputs: Vec<TensorSpec>,
+    source: Arc<Source>,
     outputs: Vec<String>,
-    /// For each output whether it leaves as 16-bit brain floats.
-    rounded: Vec<bool>,
     /// Positions of the inputs that may decide shapes by their values.
     decisive: Vec<usize>,
     /// Whether a plan needed those values. Then the next one is not tried without them.
     is_decided_by_values: AtomicBool,
+    plans: Arc<Plans>,
+    vet: Option<Arc<dyn VetPlan>>,
+}
+
+/// What plans are made of.
+#[derive(Debug)]
+struct Source {
+    model: InferenceModel,
+    inputs: Vec<TensorSpec>,
+    /// For each output whether it leaves as 16-bit brain floats.
+    rounded: Vec<bool>,
     limits: GraphLimits,
-    plans: Plans,
 }
 
 impl Graph {
@@ -116,18 +128,29 @@ impl Graph {
             }
             let graph = proto.graph.as_ref().ok_or(GraphError::NoGraph)?;
             let decisive = decisive::inputs(graph, &inputs);
-            Ok(Self {
+            let source = Source {
                 model: plan::translate(&proto)?,
                 inputs,
-                outputs,
                 rounded,
+                limits,
+            };
+            Ok(Self {
+                source: Arc::new(source),
+                outputs,
                 decisive,
                 is_decided_by_values: AtomicBool::new(false),
-                limits,
-                plans: Plans::new(limits.plans_max),
+                plans: Arc::new(Plans::new(limits.plans_max)),
+                vet: None,
             })
         };
         on_deep_stack(|| scope::within(limits, &scope::always(), read))
+    }
+
+    /// The same graph, whose plans for shapes that requests bring are looked at before they are made.
+    #[must_use]
+    pub fn vetting_plans(self, vet: Arc<dyn VetPlan>) -> Self {
+        let vet = Some(vet);
+        Self { vet, ..self }
     }
 
     /// Makes the plan of a graph that needs but one: no axis of its inputs is free, and no value of
@@ -137,16 +160,21 @@ impl Graph {
             return Ok(());
         };
         let values = Vec::new();
-        match self.plan_for(Key { shapes, values }, &scope::always()) {
+        match self.prepare_for(PlanKey { shapes, values }) {
             // The values may be what is missing, and come with a request.
             Err(GraphError::Prepare { .. }) if !self.decisive.is_empty() => Ok(()),
             plan => plan.map(drop),
         }
     }
 
+    /// Makes the plan for this key, and keeps it, without looking at it before.
+    pub fn prepare_for(&self, key: PlanKey) -> Result<(), GraphError> {
+        self.plan_by(key, None, &scope::always()).map(drop)
+    }
+
     /// What it takes, in the order in which a plan wants it.
     pub fn inputs(&self) -> &[TensorSpec] {
-        &self.inputs
+        &self.source.inputs
     }
 
     /// The names of what it gives.
@@ -161,32 +189,33 @@ impl Graph {
 
     fn fixed_shapes(&self) -> Option<Vec<Shape>> {
         let extent = |extent: &i64| usize::try_from(*extent).ok();
-        self.inputs
+        self.source
+            .inputs
             .iter()
             .map(|input| input.shape.iter().map(extent).collect())
             .collect()
     }
 
-    /// The plan for inputs of these shapes, made now if it is not there, which nothing interrupts. Where
-    /// shapes alone make no plan, it is one for the values of the inputs that decide shapes too. Of
-    /// several threads that want the same plan one makes it and the others wait for it.
+    /// The plan for inputs of these shapes, made now if it is not there. Where shapes alone make no plan,
+    /// it is one for the values of the inputs that decide shapes too. Of several threads that want the same
+    /// plan one makes it and the others wait for it.
     ///
     /// `inputs` are in the graph's order.
     pub fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>, GraphError> {
         self.plan_while(inputs, &scope::always())
     }
 
-    /// The same, for as long as it goes on.
+    /// The same, waited for as long as it goes on.
     fn plan_while(&self, inputs: &[Tensor], goes_on: &GoesOn) -> Result<Arc<Plan>, GraphError> {
         for index in &self.decisive {
-            decisive::check(&self.inputs[*index], &inputs[*index])?;
+            decisive::check(&self.source.inputs[*index], &inputs[*index])?;
         }
         let shapes: Vec<Shape> = inputs
             .iter()
             .map(|input| Shape::from_slice(input.shape()))
             .collect();
         if !self.is_decided_by_values.load(Ordering::Relaxed) {
-            let key = Key {
+            let key = PlanKey {
                 shapes: shapes.clone(),
                 values: Vec::new(),
             };
@@ -200,7 +229,7 @@ impl Graph {
             // The input may be a slice of a whole request, which the plan shall not keep.
             (*index, inputs[*index].detached())
         });
-        let key = Key {
+        let key = PlanKey {
             shapes,
             values: values.collect(),
         };
@@ -211,7 +240,7 @@ impl Graph {
                 let large = |index: &&usize| !is_small(index);
                 return Err(match self.decisive.iter().find(large) {
                     Some(index) => GraphError::Decisive {
-                        name: shorten_name(&self.inputs[*index].name),
+                        name: shorten_name(&self.source.inputs[*index].name),
                         got: inputs[*index].len(),
                         reason,
                     },
@@ -223,8 +252,8 @@ impl Graph {
         plan
     }
 
-    /// Runs the graph on inputs in its order, with the plan that they need. Before each node, and between
-    /// the steps of making a plan, `check` is asked whether to go on.
+    /// Runs the graph on inputs in its order, with the plan that they need. Before each node, and while it
+    /// waits for the plan, `check` is asked whether to go on.
     pub fn run<S: Stop>(
         &self,
         inputs: &[Tensor],
@@ -250,14 +279,24 @@ impl Graph {
         }
     }
 
-    fn plan_for(&self, key: Key, goes_on: &GoesOn) -> Result<Arc<Plan>, GraphError> {
-        self.plans.get(key, goes_on, |key| {
-            on_deep_stack(|| {
-                scope::within(self.limits, goes_on, || {
-                    let plan = Plan::new(&self.model, &self.inputs, key, self.limits)?;
-                    Ok(Arc::new(plan.rounding(&self.rounded)))
-                })
-            })
+    fn plan_for(&self, key: PlanKey, goes_on: &GoesOn) -> Result<Arc<Plan>, GraphError> {
+        self.plan_by(key, self.vet.clone(), goes_on)
+    }
+
+    fn plan_by(
+        &self,
+        key: PlanKey,
+        vet: Option<Arc<dyn VetPlan>>,
+        goes_on: &GoesOn,
+    ) -> Result<Arc<Plan>, GraphError> {
+        let source = Arc::clone(&self.source);
+        self.plans.get(key, goes_on, move |key| {
+            if let Some(vet) = vet {
+                vet.vet(key)?;
+            }
+            let make = || Plan::new(&source.model, &source.inputs, key, source.limits);
+            let plan = scope::within(source.limits, &scope::always(), make)?;
+            Ok(Arc::new(plan.rounding(&source.rounded)))
         })
     }
 }
@@ -302,11 +341,13 @@ fn on_deep_stack<T: Send>(
                 reason: error.to_string(),
             })?
             .join()
-            .unwrap_or_else(|panic| {
-                let reason = format!("the engine panicked: {}", panic_text(&*panic));
-                Err(GraphError::Prepare { reason })
-            })
+            .unwrap_or_else(|panic| Err(panicked(&*panic)))
     })
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> GraphError {
+    let reason = format!("the engine panicked: {}", panic_text(panic));
+    GraphError::Prepare { reason }
 }
 
 /// What a panic said.

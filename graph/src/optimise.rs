@@ -1,7 +1,7 @@
 //! Simplifies and optimises a graph, for as long as somebody waits for it.
 //!
 //! The engine changes a graph patch by patch until no pass finds another, which for a large graph takes
-//! seconds. Its passes are run here inside ones of ours, which look at the time before each patch.
+//! seconds. The body of a loop is optimised in the middle of a run. So the engine's passes are run here inside ones of ours, which look at the time before each patch.
 
 use tract_onnx::prelude::{TractResult, TypedModel};
 use tract_onnx::tract_core::model::TypedModelPatch;

@@ -18,10 +18,11 @@ use super::{GraphError, GraphLimits, bounded, ops, shorten_name};
 
 /// What a plan is made for: the shapes of all inputs, and the values of those that decide shapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) shapes: Vec<Shape>,
+pub struct PlanKey {
     /// By position, in the graph's order.
-    pub(super) values: Vec<(usize, Tensor)>,
+    pub shapes: Vec<Shape>,
+    /// With their positions.
+    pub values: Vec<(usize, Tensor)>,
 }
 
 /// A graph, ready to run on inputs of certain shapes.
@@ -83,7 +84,7 @@ impl Plan {
     pub(super) fn new(
         model: &InferenceModel,
         inputs: &[TensorSpec],
-        key: &Key,
+        key: &PlanKey,
         limits: GraphLimits,
     ) -> Result<Self, GraphError> {
         let typed = infer(model, inputs, key)?;
@@ -119,7 +120,7 @@ impl Plan {
 fn infer(
     model: &InferenceModel,
     inputs: &[TensorSpec],
-    key: &Key,
+    key: &PlanKey,
 ) -> Result<TypedModel, GraphError> {
     let mut model = model.clone();
     for (index, (input, shape)) in inputs.iter().zip(&key.shapes).enumerate() {

@@ -1,15 +1,15 @@
 //! The plans of a graph that are kept, and those that are being made.
 //!
 //! Making a plan takes a processor for as long as a hundred runs. So no more than a few are made at once,
-//! whatever shapes requests bring, and one that several requests want is made once. Who waits looks at
-//! its own time; who makes one and runs out of time leaves it to the others.
+//! whatever shapes requests bring, and one that several requests want is made once. It has a thread of its
+//! own: who waits for it looks at its own time, and what it leaves unfinished is there for the next.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::scope::GoesOn;
-use super::{GraphError, Plan};
-use crate::plan::Key;
+use super::{GraphError, Plan, PlanKey, panicked};
 
 /// Most plans of one graph that are made at once: a second, so that one odd request does not hold up all.
 const MAKING_MAX: usize = 2;
@@ -20,20 +20,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// What came of making a plan.
 type Made = Result<Arc<Plan>, GraphError>;
 
+/// A plan that somebody waits for.
+type Awaited = Arc<OnceLock<Made>>;
+
 /// The plans of one graph.
 #[derive(Debug)]
 pub(super) struct Plans {
     kept_max: usize,
     state: Mutex<State>,
-    /// One has been made, or given up.
+    /// One has been made.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// The one used last is last.
-    kept: Vec<(Key, Made)>,
-    making: Vec<Key>,
+    kept: Vec<(PlanKey, Made)>,
+    making: Vec<(PlanKey, Awaited)>,
 }
 
 impl Plans {
@@ -45,38 +48,105 @@ impl Plans {
         }
     }
 
-    /// The plan for this key, which is made now if it is not there.
-    pub(super) fn get(&self, key: Key, goes_on: &GoesOn, make: impl FnOnce(&Key) -> Made) -> Made {
+    /// The plan for this key. If it is not there, `make` begins on another thread, and is waited for as long
+    /// as it goes on.
+    pub(super) fn get(
+        self: &Arc<Self>,
+        key: PlanKey,
+        goes_on: &GoesOn,
+        make: impl FnOnce(&PlanKey) -> Made + Send + 'static,
+    ) -> Made {
         let mut state = self.lock();
-        loop {
+        let awaited = loop {
             if let Some(at) = state.kept.iter().position(|(kept, _)| *kept == key) {
                 let found = state.kept.remove(at);
                 state.kept.push(found.clone());
                 return found.1;
             }
-            if state.making.len() < MAKING_MAX && !state.making.contains(&key) {
-                break;
+            if let Some((_, awaited)) = state.making.iter().find(|(making, _)| *making == key) {
+                break Arc::clone(awaited);
             }
-            if !goes_on() {
-                return Err(GraphError::Stopped);
+            if state.making.len() < MAKING_MAX {
+                let awaited = Awaited::default();
+                state.making.push((key.clone(), Arc::clone(&awaited)));
+                drop(state);
+                self.begin(key, Arc::clone(&awaited), make);
+                state = self.lock();
+                break awaited;
             }
-            let waited = self.changed.wait_timeout(state, LOOK_EVERY);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.wait(state, goes_on)?;
+        };
+        loop {
+            if let Some(made) = awaited.get() {
+                return made.clone();
+            }
+            state = self.wait(state, goes_on)?;
         }
-        state.making.push(key.clone());
-        drop(state);
+    }
+
+    /// Waits for a change, but not for long.
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        goes_on: &GoesOn,
+    ) -> Result<MutexGuard<'a, State>, GraphError> {
+        if !goes_on() {
+            return Err(GraphError::Stopped);
+        }
+        let waited = self.changed.wait_timeout(state, LOOK_EVERY);
+        Ok(waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Makes a plan on a thread that ends by itself.
+    #[cfg(not(target_family = "wasm"))]
+    fn begin(
+        self: &Arc<Self>,
+        key: PlanKey,
+        awaited: Awaited,
+        make: impl FnOnce(&PlanKey) -> Made + Send + 'static,
+    ) {
+        let making = {
+            let (plans, key, awaited) = (Arc::clone(self), key.clone(), Arc::clone(&awaited));
+            move || {
+                let made = catch_unwind(AssertUnwindSafe(|| make(&key)));
+                let made = made.unwrap_or_else(|panic| Err(panicked(&*panic)));
+                plans.end(key, &awaited, made);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("tidegate-plan".to_owned())
+            .stack_size(super::STACK_BYTES);
+        if let Err(error) = thread.spawn(making) {
+            let reason = error.to_string();
+            self.end(key, &awaited, Err(GraphError::Thread { reason }));
+        }
+    }
+
+    /// Makes a plan here: a guest has one thread, and its host contains its panics.
+    #[cfg(target_family = "wasm")]
+    fn begin(
+        self: &Arc<Self>,
+        key: PlanKey,
+        awaited: Awaited,
+        make: impl FnOnce(&PlanKey) -> Made + Send + 'static,
+    ) {
         let made = make(&key);
+        self.end(key, &awaited, made);
+    }
+
+    fn end(&self, key: PlanKey, awaited: &Awaited, made: Made) {
         let mut state = self.lock();
-        state.making.retain(|making| *making != key);
-        // Neither says anything of these shapes, so the next request tries again.
-        if !matches!(made, Err(GraphError::Thread { .. } | GraphError::Stopped)) {
+        state.making.retain(|(making, _)| *making != key);
+        // It says nothing of these shapes, so the next request tries again.
+        if !matches!(made, Err(GraphError::Thread { .. })) {
             if state.kept.len() >= self.kept_max {
                 drop(state.kept.remove(0));
             }
             state.kept.push((key, made.clone()));
         }
+        // Nobody else makes this one.
+        let _ = awaited.set(made);
         self.changed.notify_all();
-        made
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -94,8 +164,8 @@ mod tests {
     use super::*;
     use crate::scope::always;
 
-    fn key(extent: usize) -> Key {
-        Key {
+    fn key(extent: usize) -> PlanKey {
+        PlanKey {
             shapes: vec![Shape::from_slice(&[extent])],
             values: vec![],
         }
@@ -106,51 +176,63 @@ mod tests {
         Err(GraphError::Prepare { reason })
     }
 
-    #[test]
-    fn no_more_are_made_at_once_than_there_may_be() {
-        let plans = Plans::new(8);
-        let (started, starts) = mpsc::channel();
-        let never: GoesOn = Arc::new(|| false);
-        std::thread::scope(|scope| {
-            let mut ends = vec![];
-            for extent in 0..MAKING_MAX {
-                let (end, ended) = mpsc::channel::<()>();
-                ends.push(end);
-                let (plans, started) = (&plans, started.clone());
-                scope.spawn(move || {
-                    plans.get(key(extent), &always(), |_| {
-                        started.send(()).unwrap();
-                        ended.recv().ok();
-                        failed()
-                    })
-                });
-            }
-            for _ in 0..MAKING_MAX {
-                starts.recv().unwrap();
-            }
-            for extent in [0, MAKING_MAX] {
-                let late = plans.get(key(extent), &never, |_| panic!("it is not made"));
-                assert!(matches!(late, Err(GraphError::Stopped)));
-            }
-            drop(ends);
-            let made = plans.get(key(MAKING_MAX), &always(), |_| failed());
-            assert!(matches!(made, Err(GraphError::Prepare { .. })));
-        });
+    fn never() -> GoesOn {
+        Arc::new(|| false)
     }
 
     #[test]
-    fn one_that_ran_out_of_time_is_made_again_and_others_are_not() {
-        let plans = Plans::new(8);
-        let made = AtomicUsize::new(0);
-        let count = |made_is: fn() -> Made| {
-            drop(plans.get(key(1), &always(), |_| {
-                made.fetch_add(1, Ordering::Relaxed);
-                made_is()
-            }));
-            made.load(Ordering::Relaxed)
-        };
-        assert_eq!(count(|| Err(GraphError::Stopped)), 1);
-        assert_eq!(count(failed), 2);
-        assert_eq!(count(failed), 2);
+    fn no_more_are_made_at_once_than_there_may_be() {
+        let plans = Arc::new(Plans::new(8));
+        let (started, starts) = mpsc::channel();
+        let mut ends = vec![];
+        for extent in 0..MAKING_MAX {
+            let (end, ended) = mpsc::channel::<()>();
+            ends.push(end);
+            let started = started.clone();
+            let left = plans.get(key(extent), &never(), move |_| {
+                started.send(()).unwrap();
+                ended.recv().ok();
+                failed()
+            });
+            assert!(matches!(left, Err(GraphError::Stopped)));
+            starts.recv().unwrap();
+        }
+        for extent in [0, MAKING_MAX] {
+            let late = plans.get(key(extent), &never(), |_| panic!("it is not made"));
+            assert!(matches!(late, Err(GraphError::Stopped)));
+        }
+        drop(ends);
+        let made = plans.get(key(MAKING_MAX), &always(), |_| failed());
+        assert!(matches!(made, Err(GraphError::Prepare { .. })));
+    }
+
+    #[test]
+    fn one_that_nobody_waited_for_to_its_end_is_there_for_the_next() {
+        let plans = Arc::new(Plans::new(8));
+        let made = Arc::new(AtomicUsize::new(0));
+        let (end, ended) = mpsc::channel::<()>();
+        let counter = Arc::clone(&made);
+        let left = plans.get(key(1), &never(), move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            ended.recv().ok();
+            failed()
+        });
+        assert!(matches!(left, Err(GraphError::Stopped)));
+        drop(end);
+        let next = plans.get(key(1), &always(), |_| panic!("it is made once"));
+        assert!(matches!(next, Err(GraphError::Prepare { .. })));
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_panic_is_what_came_of_it() {
+        let plans = Arc::new(Plans::new(8));
+        let made = plans.get(key(1), &always(), |_| panic!("at the third node"));
+        match made {
+            Err(GraphError::Prepare { reason }) => {
+                assert!(reason.contains("at the third node"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

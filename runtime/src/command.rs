@@ -13,6 +13,7 @@
 mod component;
 mod core_module;
 mod element;
+mod error;
 mod guest;
 mod invoke;
 mod memory;
@@ -24,17 +25,18 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tidegate_graph::{Graph, GraphError, GraphLimits};
+use tidegate_graph::{Graph, GraphLimits};
 use wasmparser::Parser;
 use wasmtime::{Config, Engine, OptLevel};
 
+pub use self::error::CommandError;
 pub use self::invoke::InvokeError;
 use crate::engine::Ticker;
 use crate::limits::Limits;
 use crate::module::{FILE_BYTES_MAX, MANIFEST_SECTION};
 use crate::runnable::RunnableGraph;
 use crate::sandbox::NamedGraph;
-use crate::vet::{VetError, Vetter, Vetting};
+use crate::vet::{PlanVetter, Vetter, Vetting};
 
 /// Memory of a program for which nobody chose.
 pub const MEMORY_BYTES_DEFAULT: usize = 1 << 30;
@@ -117,185 +119,87 @@ pub struct Ended {
     pub results: Vec<String>,
 }
 
-/// Why a program did not end by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// More than [`FILE_BYTES_MAX`].
-    #[error("the program has more than {FILE_BYTES_MAX} bytes")]
-    TooLarge,
-    /// Neither a core module nor a component.
-    #[error("the program is not WebAssembly")]
-    NotWasm,
-    /// A model module, which is called for each request and has no start.
-    #[error(
-        "this is a model module, not a program: `tidegate agent` serves it and `tidegate infer` asks it"
-    )]
-    ModelModule,
-    /// The code is not valid.
-    #[error("the program cannot be compiled: {reason}")]
-    Compile {
-        /// What wasmtime says, causes included.
-        reason: String,
-    },
-    /// It wants what no program gets.
-    #[error("the program imports {}, which it cannot have here", names.join(", "))]
-    Imports {
-        /// Each as `MODULE::NAME`.
-        names: Vec<String>,
-    },
-    /// An import has another type than the host's, or an interface is missing.
-    #[error("the program cannot be linked: {reason}")]
-    Link {
-        /// What wasmtime says, causes included.
-        reason: String,
-    },
-    /// There is no start to call.
-    #[error(
-        "the program exports no {wanted}, so it is not a command: choose a function with --invoke"
-    )]
-    NoStart {
-        /// What a command exports.
-        wanted: &'static str,
-    },
-    /// A function cannot be called.
-    #[error("cannot call {function:?}")]
-    Invoke {
-        /// The function.
-        function: String,
-        /// Why not.
-        source: InvokeError,
-    },
-    /// A graph cannot be used.
-    #[error("cannot use graph {name:?}")]
-    Graph {
-        /// Its name.
-        name: String,
-        /// Why not.
-        source: GraphError,
-    },
-    /// The child process did not get through a graph.
-    #[error("cannot use graph {name:?}")]
-    Vet {
-        /// Its name.
-        name: String,
-        /// How the child ended.
-        source: VetError,
-    },
-    /// The graph that stands in is not among those given.
-    #[error("there is no graph {name:?} to stand in")]
-    StandIn {
-        /// The name.
-        name: String,
-    },
-    /// A folder cannot be opened.
-    #[error("cannot open folder {}: {reason}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the system says.
-        reason: String,
-    },
-    /// The engine, its thread or its executor did not start.
-    #[error("cannot start the engine: {reason}")]
-    Engine {
-        /// What it says, causes included.
-        reason: String,
-    },
-    /// It ran into a trap or a limit.
-    #[error("the program {what}")]
-    Trapped {
-        /// What happened, and where.
-        what: String,
-    },
-    /// It ran longer than it may.
-    #[error("the program ran longer than {0:?}")]
-    TimedOut(Duration),
+/// A program that is compiled, and can run any number of times.
+#[derive(Clone)]
+pub struct Program {
+    engine: Engine,
+    code: Code,
 }
 
-impl CommandError {
-    /// Whether other arguments would help, with the same files.
-    #[must_use]
-    pub fn is_usage(&self) -> bool {
-        match self {
-            Self::Invoke { .. } | Self::StandIn { .. } => true,
-            Self::TooLarge
-            | Self::NotWasm
-            | Self::ModelModule
-            | Self::Compile { .. }
-            | Self::Imports { .. }
-            | Self::Link { .. }
-            | Self::NoStart { .. }
-            | Self::Graph { .. }
-            | Self::Vet { .. }
-            | Self::Folder { .. }
-            | Self::Engine { .. }
-            | Self::Trapped { .. }
-            | Self::TimedOut(_) => false,
-        }
-    }
-}
-
-/// A program that is compiled, with its graphs prepared.
-enum Program {
+#[derive(Clone)]
+enum Code {
     Core(wasmtime::Module),
     Component(wasmtime::component::Component),
 }
 
-/// Compiles a program and runs it to its end.
-///
-/// Blocks the calling thread, and runs the program on another. After [`CommandError::TimedOut`] that
-/// thread may still be in a system call; it ends with the process.
-pub fn run(file: &[u8], options: Options) -> Result<Ended, CommandError> {
-    if file.len() > FILE_BYTES_MAX {
-        return Err(CommandError::TooLarge);
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").finish_non_exhaustive()
     }
-    let engine = engine()?;
-    let program = compile(&engine, file)?;
-    let vetting = options.vetting.clone();
-    let vetter = vetting.map(|vetting| Arc::new(Vetter::new(vetting, None)));
-    let graphs = graphs(&options, vetter.as_deref())?;
-    let timeout = options.timeout;
-    let (sender, receiver) = channel();
-    let thread = std::thread::Builder::new()
-        .name("tidegate-command".to_owned())
-        .spawn(move || {
-            // Nobody listens any more if the program was left behind.
-            let _ = sender.send(run_program(&engine, &program, (graphs, vetter), &options));
-        })
-        .map_err(|error| engine_error(&error))?;
-    let ended = match timeout {
-        Some(limit) => receiver.recv_timeout(limit.saturating_add(GRACE)),
-        None => receiver.recv().map_err(RecvTimeoutError::from),
-    };
-    match (ended, timeout) {
-        (Ok(ended), _) => ended,
-        (Err(RecvTimeoutError::Timeout), Some(limit)) => Err(CommandError::TimedOut(limit)),
-        (Err(_), _) => match thread.join() {
-            Ok(()) => unreachable!("the thread sends before it ends"),
-            Err(panic) => std::panic::resume_unwind(panic),
-        },
+}
+
+impl Program {
+    /// Compiles a program.
+    pub fn compile(file: &[u8]) -> Result<Self, CommandError> {
+        if file.len() > FILE_BYTES_MAX {
+            return Err(CommandError::TooLarge);
+        }
+        let engine = engine()?;
+        let code = compile(&engine, file)?;
+        Ok(Self { engine, code })
+    }
+
+    /// Prepares its graphs, and runs it to its end.
+    ///
+    /// Blocks the calling thread, and runs the program on another. After [`CommandError::TimedOut`] that
+    /// thread may still be in a system call; it ends with the process.
+    pub fn run(&self, options: Options) -> Result<Ended, CommandError> {
+        let vetting = options.vetting.clone();
+        let vetter = vetting.map(|vetting| Arc::new(Vetter::new(vetting, None)));
+        let graphs = graphs(&options, vetter.as_ref())?;
+        let timeout = options.timeout;
+        let program = self.clone();
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new()
+            .name("tidegate-command".to_owned())
+            .spawn(move || {
+                // Nobody listens any more if the program was left behind.
+                let _ = sender.send(run_program(&program, (graphs, vetter), &options));
+            })
+            .map_err(|error| engine_error(&error))?;
+        let ended = match timeout {
+            Some(limit) => receiver.recv_timeout(limit.saturating_add(GRACE)),
+            None => receiver.recv().map_err(RecvTimeoutError::from),
+        };
+        match (ended, timeout) {
+            (Ok(ended), _) => ended,
+            (Err(RecvTimeoutError::Timeout), Some(limit)) => Err(CommandError::TimedOut(limit)),
+            (Err(_), _) => match thread.join() {
+                Ok(()) => unreachable!("the thread sends before it ends"),
+                Err(panic) => std::panic::resume_unwind(panic),
+            },
+        }
     }
 }
 
 fn run_program(
-    engine: &Engine,
     program: &Program,
     (graphs, vetter): (Vec<NamedGraph>, Option<Arc<Vetter>>),
     options: &Options,
 ) -> Result<Ended, CommandError> {
-    let ticker = Ticker::start(engine).map_err(|error| engine_error(&error))?;
+    let ticker = Ticker::start(&program.engine).map_err(|error| engine_error(&error))?;
     let _ticking = ticker.run();
     let executor = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| engine_error(&error))?;
     let deadline = options.timeout.map(|limit| Instant::now() + limit);
-    let store = guest::store(engine, options, (graphs, vetter), deadline)?;
+    let store = guest::store(&program.engine, options, (graphs, vetter), deadline)?;
     let ended = executor.block_on(async {
         let ended = async {
-            match program {
-                Program::Core(module) => core_module::run(store, module, options).await,
-                Program::Component(component) => component::run(store, component, options).await,
+            match &program.code {
+                Code::Core(module) => core_module::run(store, module, options).await,
+                Code::Component(component) => component::run(store, component, options).await,
             }
         };
         match (deadline, options.timeout) {
@@ -328,14 +232,14 @@ fn engine_error(error: &std::io::Error) -> CommandError {
     }
 }
 
-fn compile(engine: &Engine, file: &[u8]) -> Result<Program, CommandError> {
+fn compile(engine: &Engine, file: &[u8]) -> Result<Code, CommandError> {
     let program = if Parser::is_core_wasm(file) {
-        wasmtime::Module::from_binary(engine, file).map(Program::Core)
+        wasmtime::Module::from_binary(engine, file).map(Code::Core)
     } else if Parser::is_component(file) {
         if is_model_module(file) {
             return Err(CommandError::ModelModule);
         }
-        wasmtime::component::Component::from_binary(engine, file).map(Program::Component)
+        wasmtime::component::Component::from_binary(engine, file).map(Code::Component)
     } else {
         return Err(CommandError::NotWasm);
     };
@@ -355,7 +259,10 @@ fn is_model_module(file: &[u8]) -> bool {
         })
 }
 
-fn graphs(options: &Options, vetter: Option<&Vetter>) -> Result<Vec<NamedGraph>, CommandError> {
+fn graphs(
+    options: &Options,
+    vetter: Option<&Arc<Vetter>>,
+) -> Result<Vec<NamedGraph>, CommandError> {
     if let Some(name) = &options.stand_in
         && !options.graphs.iter().any(|(given, _)| given == name)
     {
@@ -372,10 +279,13 @@ fn graphs(options: &Options, vetter: Option<&Vetter>) -> Result<Vec<NamedGraph>,
                     CommandError::Vet { name, source }
                 })?;
             }
-            let graph = Graph::read(onnx, graph_limits()).map_err(|source| {
+            let mut graph = Graph::read(onnx, graph_limits()).map_err(|source| {
                 let name = name.clone();
                 CommandError::Graph { name, source }
             })?;
+            if let Some(vetter) = vetter {
+                graph = PlanVetter::watch(vetter, graph, onnx.clone(), graph_limits());
+            }
             Ok(NamedGraph {
                 name: name.clone(),
                 graph: RunnableGraph::Host(Arc::new(graph)),

@@ -24,7 +24,7 @@ use crate::module::{GraphSection, ModuleError, ModuleFile};
 use crate::runnable::RunnableGraph;
 use crate::sandbox::{LogGate, NamedGraph, Sandbox, Terms, is_allowed, linker};
 use crate::strict::{StrictError, StrictGraph, TractGuest, TractGuestError};
-use crate::vet::{VetError, Vetter};
+use crate::vet::{PlanVetter, VetError, Vetter};
 
 /// What the metadata of a model calls what runs it.
 const PLATFORM: &str = "tidegate_wasm";
@@ -125,7 +125,7 @@ pub struct Runtime {
     shared: Arc<Shared>,
     linker: Linker<Sandbox>,
     limits: Limits,
-    vetter: Option<Vetter>,
+    vetter: Option<Arc<Vetter>>,
     graphs: Known<Graph>,
     strict_graphs: Known<StrictGraph>,
     tract_guest: Option<PathBuf>,
@@ -182,7 +182,7 @@ impl Runtime {
                 None
             }
         });
-        let vetter = vetting.map(|vetting| Vetter::new(vetting, cache.clone()));
+        let vetter = vetting.map(|vetting| Arc::new(Vetter::new(vetting, cache.clone())));
         Ok(Arc::new(Self {
             shared: Arc::new(Shared {
                 engine_id: EngineId::of(&engine),
@@ -327,7 +327,10 @@ impl Runtime {
                         name: name(),
                         source,
                     })?;
-                    Graph::read_only(&section.onnx, limits).map(prepared_behind)
+                    Graph::read_only(&section.onnx, limits).map(|graph| {
+                        let onnx = section.onnx.clone();
+                        prepared_behind(PlanVetter::watch(vetter, graph, onnx, limits))
+                    })
                 }
                 None => Graph::read(&section.onnx, limits).map(Arc::new),
             };

@@ -9,10 +9,11 @@
 //! has no environment, no other files, a session of its own and the lowest claim on processor and memory;
 //! it ends with its parent. Children run one at a time, so what one may take is what all may take.
 //!
-//! A graph with free axes is planned for the shapes that requests bring, in this process: what bounds that
-//! is said at [`tidegate_graph::GraphLimits`] and in `docs/security.md`.
+//! A graph with free axes is planned for the shapes that requests bring: a child makes each such plan first,
+//! too, while the request waits for as long as its deadline lets it.
 
 mod child;
+mod plans;
 mod process;
 
 use std::ffi::OsString;
@@ -23,10 +24,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidegate_graph::GraphLimits;
+use tidegate_graph::{GraphLimits, PlanKey};
 use tidegate_inference::Digest;
 
 pub use self::child::{vet_graph, vet_graph_if_asked};
+pub(crate) use self::plans::PlanVetter;
 use crate::cache::{Cache, EntryName, Kind};
 use crate::module::sha256;
 
@@ -124,10 +126,33 @@ pub enum VetError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Task {
     onnx_bytes: usize,
+    /// The plan to make of the graph; else it is the one of its declared shapes, if they are fixed.
+    plan: Option<PlanTask>,
     tensor_bytes_max: usize,
     plans_max: usize,
     memory_bytes_max: u64,
     cpu_seconds_max: u64,
+}
+
+/// A plan for shapes of a request. The values that are part of it stand behind the graph.
+#[derive(Debug, Serialize, Deserialize)]
+struct PlanTask {
+    shapes: Vec<Vec<usize>>,
+    /// Positions of the inputs whose values are given, and their bytes.
+    values: Vec<(usize, usize)>,
+}
+
+impl PlanTask {
+    fn of(key: &PlanKey) -> Self {
+        Self {
+            shapes: key.shapes.iter().map(|shape| shape.to_vec()).collect(),
+            values: key
+                .values
+                .iter()
+                .map(|(index, value)| (*index, value.data().len()))
+                .collect(),
+        }
+    }
 }
 
 /// What the child says.
@@ -185,15 +210,7 @@ impl Vetter {
         {
             return Ok(());
         }
-        let task = Task {
-            onnx_bytes: onnx.len(),
-            tensor_bytes_max: limits.tensor_bytes_max,
-            plans_max: limits.plans_max,
-            memory_bytes_max: self.vetting.memory_bytes_max,
-            cpu_seconds_max: self.vetting.cpu_time_max.as_secs().max(1),
-        };
-        let clock_max = self.vetting.cpu_time_max * CLOCK_PER_CPU;
-        let verdict = process::run(&self.vetting, &task, onnx, clock_max)?;
+        let verdict = self.run(onnx, limits, None, &[])?;
         tracing::debug!(
             graph = %digest,
             peak_bytes = verdict.peak_bytes,
@@ -204,6 +221,43 @@ impl Vetter {
             cache.put(&name, &payload);
         }
         Ok(())
+    }
+
+    /// Whether a plan of a graph can be made here, by a child's work. The values of its task come as they are.
+    fn vet_plan(
+        &self,
+        onnx: &[u8],
+        limits: GraphLimits,
+        plan: PlanTask,
+        values: &[&[u8]],
+    ) -> Result<(), VetError> {
+        let verdict = self.run(onnx, limits, Some(plan), values)?;
+        tracing::debug!(
+            peak_bytes = verdict.peak_bytes,
+            cpu_micros = verdict.cpu_micros,
+            "a plan was made in a child process"
+        );
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        onnx: &[u8],
+        limits: GraphLimits,
+        plan: Option<PlanTask>,
+        values: &[&[u8]],
+    ) -> Result<Verdict, VetError> {
+        let task = Task {
+            onnx_bytes: onnx.len(),
+            plan,
+            tensor_bytes_max: limits.tensor_bytes_max,
+            plans_max: limits.plans_max,
+            memory_bytes_max: self.vetting.memory_bytes_max,
+            cpu_seconds_max: self.vetting.cpu_time_max.as_secs().max(1),
+        };
+        let clock_max = self.vetting.cpu_time_max * CLOCK_PER_CPU;
+        let input = [&[onnx], values].concat();
+        process::run(&self.vetting, &task, &input, clock_max)
     }
 
     /// Whether reading this graph takes no process down. What a child refuses by itself it got through, so

@@ -1,10 +1,10 @@
-//! What a run may take: memory, of one tensor and of all at once, and time, also inside of a loop and
-//! while its plan is made.
+//! What a run may take: memory, of one tensor and of all at once, and time, also inside of a loop; and
+//! that a plan is not made which may not be.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tidegate_graph::{GraphError, RunError};
+use tidegate_graph::{GraphError, PlanKey, RunError, VetPlan};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto};
 
@@ -133,28 +133,38 @@ fn a_loop_ends_with_the_time() {
     assert!(graph.run(&inputs, || Ok::<(), Stopped>(())).is_ok());
 }
 
-#[test]
-fn making_a_plan_ends_with_the_time() {
-    let mut case = holding(1000, 2);
-    case.graph.input[0] = value("in_0", DataType::Float, &[2]);
-    let free = |case: &mut Case| {
-        use tract_onnx::pb::type_proto::Value as Kind;
-        let kind = case.graph.input[0].r#type.as_mut().unwrap();
-        let Some(Kind::TensorType(tensor)) = &mut kind.value else {
-            panic!("it is a tensor");
-        };
-        tensor.shape.as_mut().unwrap().dim[0].value = None;
-    };
-    free(&mut case);
-    let (graph, inputs) = case.read().unwrap();
-    for times in [2, 100, 2000] {
-        let (check, asked) = after(times);
-        let stopped = graph.run(&inputs, check);
-        assert!(
-            matches!(stopped, Err(RunError::Stopped(Stopped))),
-            "{times}"
-        );
-        assert!(asked.load(Ordering::Relaxed) < times + 10);
+/// A plan that must not be made, and how often it was looked at.
+#[derive(Debug, Default)]
+struct Forbidden(AtomicUsize);
+
+impl VetPlan for Forbidden {
+    fn vet(&self, key: &PlanKey) -> Result<(), GraphError> {
+        assert_eq!(key.shapes[0].as_slice(), [2]);
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let reason = "it takes too much".to_owned();
+        Err(GraphError::Prepare { reason })
     }
-    assert!(graph.run(&inputs, || Ok::<(), Stopped>(())).is_ok());
+}
+
+#[test]
+fn a_plan_for_shapes_of_a_request_is_looked_at_first() {
+    use tract_onnx::pb::type_proto::Value as Kind;
+    let mut case = holding(2, 2);
+    let kind = case.graph.input[0].r#type.as_mut().unwrap();
+    let Some(Kind::TensorType(tensor)) = &mut kind.value else {
+        panic!("it is a tensor");
+    };
+    tensor.shape.as_mut().unwrap().dim[0].value = None;
+    let (graph, inputs) = case.read().unwrap();
+    let forbidden = Arc::new(Forbidden::default());
+    let graph = graph.vetting_plans(forbidden.clone());
+    for _ in 0..2 {
+        match graph.run(&inputs, || Ok::<(), Stopped>(())) {
+            Err(RunError::Plan(GraphError::Prepare { reason })) => {
+                assert_eq!(reason, "it takes too much");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(forbidden.0.load(Ordering::Relaxed), 1);
 }

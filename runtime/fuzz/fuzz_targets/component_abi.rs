@@ -1,5 +1,6 @@
-//! Makes arbitrary host calls from a module: `wasi:nn`, `tidegate:model/tensors` and the part of WASI that a
-//! module gets. Run with `cargo +nightly fuzz run component_abi corpus/component_abi seeds/component_abi`.
+//! Makes arbitrary host calls from a module.
+//!
+//! They are those of `wasi:nn`, `tidegate:model/tensors` and the part of WASI that a module gets. Run with `cargo +nightly fuzz run component_abi corpus/component_abi seeds/component_abi`.
 //!
 //! Nothing may panic or be blamed on the host, and the next request finds a sandbox that works.
 #![no_main]
@@ -31,7 +32,12 @@ const CALLS: &[Call] = &[
     call(GRAPH, "load-by-name", "iii", ""),
     call(GRAPH, "[method]graph.init-execution-context", "ii", ""),
     call(GRAPH, "[resource-drop]graph", "i", ""),
-    call(INFERENCE, "[method]graph-execution-context.compute", "iiii", ""),
+    call(
+        INFERENCE,
+        "[method]graph-execution-context.compute",
+        "iiii",
+        "",
+    ),
     call(INFERENCE, "[resource-drop]graph-execution-context", "i", ""),
     call(ERRORS, "[method]error.code", "i", "i"),
     call(ERRORS, "[method]error.data", "ii", ""),
@@ -45,7 +51,12 @@ const CALLS: &[Call] = &[
     call("wasi:cli/stderr@0.2.3", "get-stderr", "", "i"),
     call(STREAMS, "[method]output-stream.check-write", "ii", ""),
     call(STREAMS, "[method]output-stream.write", "iiii", ""),
-    call(STREAMS, "[method]output-stream.blocking-write-and-flush", "iiii", ""),
+    call(
+        STREAMS,
+        "[method]output-stream.blocking-write-and-flush",
+        "iiii",
+        "",
+    ),
     call(STREAMS, "[method]output-stream.flush", "ii", ""),
     call("wasi:clocks/monotonic-clock@0.2.3", "now", "", "l"),
     call("wasi:random/random@0.2.3", "get-random-bytes", "li", ""),
@@ -68,7 +79,10 @@ fn component() -> Vec<u8> {
             .push_source(name, text)
             .expect("the interfaces are well-formed")
     };
-    push("nn.wit", include_str!("../../../modules/wit/deps/wasi-nn/nn.wit"));
+    push(
+        "nn.wit",
+        include_str!("../../../modules/wit/deps/wasi-nn/nn.wit"),
+    );
     let model = push("model.wit", include_str!("../../../modules/wit/model.wit"));
     let wasi = push("wasi.wit", include_str!("../../tests/runtime/wasi.wit"));
     let world = resolve

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use tidegate_runtime::command::{CommandError, Options, run};
+use tidegate_runtime::command::{CommandError, Options, Program};
 use tidegate_runtime_fuzz::{Call, call, identity, imports, interpreter};
 
 const NN: &str = "wasi_ephemeral_nn";
@@ -49,7 +49,7 @@ fn data(graph: &[u8]) -> String {
 }
 
 /// Takes the script from its argument, where each byte is two letters from `a` to `p`.
-static PROGRAM: LazyLock<Vec<u8>> = LazyLock::new(|| {
+static PROGRAM: LazyLock<Program> = LazyLock::new(|| {
     let text = format!(
         r#"(module {}
             (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -73,7 +73,8 @@ static PROGRAM: LazyLock<Vec<u8>> = LazyLock::new(|| {
         data(&identity()),
         interpreter(CALLS),
     );
-    wat::parse_str(text).expect("the text is well-formed")
+    let file = wat::parse_str(text).expect("the text is well-formed");
+    Program::compile(&file).expect("the program compiles")
 });
 
 fuzz_target!(|script: &[u8]| {
@@ -86,7 +87,7 @@ fuzz_target!(|script: &[u8]| {
         memory_bytes_max: 8 << 20,
         ..Options::new("script")
     };
-    match run(&PROGRAM, options) {
+    match PROGRAM.run(options) {
         Ok(ended) => assert_eq!(ended.status, 0),
         Err(CommandError::Trapped { .. } | CommandError::TimedOut(_)) => {}
         Err(error) => panic!("{error}"),

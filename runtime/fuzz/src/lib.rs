@@ -1,5 +1,6 @@
-//! A guest that makes the host calls which a fuzzer wants: its input is a script, not code, so that nothing
-//! has to be compiled for it.
+//! A guest that makes the host calls which a fuzzer wants.
+//!
+//! Its input is a script, not code, so that nothing has to be compiled for it.
 //!
 //! A script is a row of records of 32 bytes: which call, where its result goes, and for each of up to six
 //! parameters a kind and a 32-bit number. By its kind a parameter is the number itself, its lowest 12 bits

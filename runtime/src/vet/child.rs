@@ -3,15 +3,17 @@
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, Signal, nice, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit, setsid,
 };
 use rustix::thread::set_no_new_privs;
 use rustix::time::{ClockId, clock_gettime};
-use tidegate_graph::{Graph, GraphLimits};
+use tidegate_graph::{Graph, GraphError, GraphLimits, PlanKey};
+use tidegate_inference::{Shape, Tensor};
 
-use super::{Report, Task, VET_ARGUMENT, Verdict};
+use super::{PlanTask, Report, Task, VET_ARGUMENT, Verdict};
 use crate::cache::chain;
 
 /// What the line with the report begins with; other lines are of no interest.
@@ -19,6 +21,9 @@ pub(super) const REPORT_PREFIX: &str = "tidegate-graph ";
 
 /// Longest reason that is reported.
 const REASON_CHARS_MAX: usize = 2048;
+
+/// Most bytes of all values that decide shapes.
+const VALUE_BYTES_MAX: u64 = 1 << 20;
 
 /// Open files: the standard streams, and what finding out about the processor opens for a moment.
 const FILES_MAX: u64 = 16;
@@ -63,14 +68,20 @@ fn try_vet(task: &str) -> io::Result<()> {
     let task: Task = serde_json::from_str(task)?;
     withdraw(&task)?;
     let mut onnx = Vec::with_capacity(task.onnx_bytes.min(tidegate_graph::ONNX_BYTES_MAX));
-    let most = tidegate_graph::ONNX_BYTES_MAX as u64 + 1;
+    // One byte more than a graph may have, so that reading it says so, and a little for values.
+    let most = tidegate_graph::ONNX_BYTES_MAX as u64 + VALUE_BYTES_MAX;
     io::stdin().lock().take(most).read_to_end(&mut onnx)?;
+    let values = onnx.split_off(task.onnx_bytes.min(onnx.len()));
     let limits = GraphLimits {
         tensor_bytes_max: task.tensor_bytes_max,
         plans_max: task.plans_max,
     };
-    let report = match Graph::read(&onnx, limits) {
-        Ok(_) => Report::Good(Verdict {
+    let made = match &task.plan {
+        None => Graph::read(&onnx, limits).map(drop),
+        Some(plan) => make(plan, &onnx, values.into(), limits),
+    };
+    let report = match made {
+        Ok(()) => Report::Good(Verdict {
             peak_bytes: peak_bytes()?,
             cpu_micros: cpu_micros(),
         }),
@@ -80,6 +91,31 @@ fn try_vet(task: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "\n{REPORT_PREFIX}{json}")?;
     out.flush()
+}
+
+/// Makes one plan of a graph. `values` are those of the plan, one behind the other.
+fn make(
+    plan: &PlanTask,
+    onnx: &[u8],
+    mut values: Bytes,
+    limits: GraphLimits,
+) -> Result<(), GraphError> {
+    let graph = Graph::read_only(onnx, limits)?;
+    let shapes: Vec<Shape> = plan
+        .shapes
+        .iter()
+        .map(|shape| Shape::from_slice(shape))
+        .collect();
+    let mut fixed = Vec::new();
+    for &(index, len) in &plan.values {
+        let (Some(spec), Some(shape)) = (graph.inputs().get(index), shapes.get(index)) else {
+            continue;
+        };
+        let data = values.split_to(len.min(values.len()));
+        fixed.push((index, Tensor::new(spec.dtype, shape.clone(), data)?));
+    }
+    let values = fixed;
+    graph.prepare_for(PlanKey { shapes, values })
 }
 
 /// Gives up what preparing a graph does not need. What only makes the child a better neighbour may fail;

@@ -18,14 +18,14 @@ const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// Longest part of the child's last words that is passed on.
 const WORDS_CHARS_MAX: usize = 300;
 
-/// Runs a child on `onnx` until it ends, or for `clock_max`.
+/// Runs a child on the parts of `input`, one behind the other, until it ends, or for `clock_max`.
 pub(super) fn run(
     vetting: &Vetting,
     task: &Task,
-    onnx: &[u8],
+    input: &[&[u8]],
     clock_max: Duration,
 ) -> Result<Verdict, VetError> {
-    let ended = supervise(vetting, task, onnx, clock_max).map_err(|source| VetError::Start {
+    let ended = supervise(vetting, task, input, clock_max).map_err(|source| VetError::Start {
         program: vetting.program.clone(),
         source,
     })?;
@@ -76,7 +76,7 @@ struct Ended {
 fn supervise(
     vetting: &Vetting,
     task: &Task,
-    onnx: &[u8],
+    input: &[&[u8]],
     clock_max: Duration,
 ) -> io::Result<Ended> {
     let deadline = Instant::now() + clock_max;
@@ -95,7 +95,7 @@ fn supervise(
         // all of which end with the child.
         let feed = thread::Builder::new().spawn_scoped(scope, move || {
             // What the child made of a graph that it did not read to the end, its status tells.
-            stdin.map(|mut stdin| stdin.write_all(onnx))
+            stdin.map(|mut stdin| input.iter().try_for_each(|part| stdin.write_all(part)))
         });
         let output = thread::Builder::new().spawn_scoped(scope, move || beginning(stdout));
         let errors = thread::Builder::new().spawn_scoped(scope, move || beginning(stderr));

@@ -5,7 +5,7 @@ mod elements;
 mod hostile;
 mod process;
 
-use tidegate_runtime::command::{CommandError, Ended, Options, run};
+use tidegate_runtime::command::{CommandError, Ended, Options, Program};
 
 use crate::fixture::identity;
 
@@ -61,6 +61,11 @@ fn program(items: &str, body: &str) -> Vec<u8> {
           (func (export "_start") (local $i i32) {body}))"#
     );
     wat::parse_str(text).unwrap()
+}
+
+/// Compiles a program, and runs it to its end.
+fn run(file: &[u8], options: Options) -> Result<Ended, CommandError> {
+    Program::compile(file)?.run(options)
 }
 
 /// A program with the identity of two floats as its graph `g`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate_inference::Dtype;
+use tidegate_inference::{Dtype, FailureKind};
 use tidegate_runtime::module::pass_through;
 use tidegate_runtime::vet::{VET_ARGUMENT, vet_graph};
 use tidegate_runtime::{
@@ -17,7 +17,8 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, attribute_proto};
 
 use crate::fixture::{
-    attribute, identity, integers, load, neighbour_answers, node, onnx, packed, spec, value,
+    as_floats, attribute, budget, floats, identity, integers, load, neighbour_answers, node, onnx,
+    packed, spec, value,
 };
 
 /// Memory of a child in these tests: several times what a small graph takes.
@@ -116,6 +117,14 @@ fn this_program_misbehaves_when_asked() {
     match how.as_deref() {
         None => {}
         Some("abort") => std::process::abort(),
+        Some("abort at plans") => {
+            let task = arguments.next().unwrap();
+            assert!(task.contains("\"plan\":"), "{task}");
+            if !task.contains("\"plan\":null") {
+                std::process::abort();
+            }
+            let _ = vet_graph(&task);
+        }
         Some("panic") => panic!("on purpose"),
         Some("say nothing") => std::process::exit(0),
         Some("lie") => println!("\ntidegate-graph {{\"Good\":7}}"),
@@ -352,4 +361,35 @@ fn a_good_graph_is_not_asked_about_again() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&verdict, bytes).unwrap();
     assert!(asks(misbehaving("abort")), "a changed verdict is none");
+}
+
+#[test]
+fn a_plan_for_the_shapes_of_a_request_is_made_in_a_child_first() {
+    let axes = || vec!["n".into()];
+    let free = onnx(
+        vec![value("x", DataType::Float, axes())],
+        vec![],
+        vec![node("Identity", &["x"], "y")],
+        vec![value("y", DataType::Float, axes())],
+    );
+    let ask = |runtime: &Runtime, len: usize| {
+        let model = load(runtime, &packed(&free));
+        model.infer(vec![floats("x", &[len], &vec![1.5; len])], &budget())
+    };
+    let good = start(vetting());
+    for len in [2, 3, 2] {
+        assert_eq!(
+            as_floats(&ask(&good, len).unwrap()[0].tensor),
+            vec![1.5; len]
+        );
+    }
+    let bad = start(misbehaving("abort at plans"));
+    for len in [2, 3, 2] {
+        let failure = ask(&bad, len).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+        assert!(
+            failure.message.contains("ended without an answer"),
+            "{failure}"
+        );
+    }
 }

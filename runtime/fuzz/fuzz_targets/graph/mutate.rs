@@ -1,5 +1,6 @@
-//! Changes an ONNX file where it matters: operators, attributes, dimensions, types and edges, so that most of
-//! what the fuzzer tries still decodes.
+//! Changes an ONNX file where it matters, so that most of what the fuzzer tries still decodes.
+//!
+//! That is in its operators, attributes, dimensions, types and edges.
 
 use prost::Message;
 use tract_onnx::pb::type_proto::Value;
@@ -88,7 +89,11 @@ fn change(model: &mut ModelProto, dice: &mut Dice) {
 }
 
 fn change_graph(graph: &mut GraphProto, dice: &mut Dice) {
-    let mut names: Vec<String> = graph.node.iter().flat_map(|node| node.output.clone()).collect();
+    let mut names: Vec<String> = graph
+        .node
+        .iter()
+        .flat_map(|node| node.output.clone())
+        .collect();
     names.extend(graph.input.iter().map(|input| input.name.clone()));
     names.extend(graph.initializer.iter().map(|tensor| tensor.name.clone()));
     let operators: Vec<String> = graph.node.iter().map(|node| node.op_type.clone()).collect();
@@ -158,7 +163,9 @@ fn change_node(node: &mut NodeProto, names: &[String], operators: &[String], dic
                 node.input.push(names[dice.below(names.len())].clone());
             }
         }
-        _ => node.op_type.clone_from(&operators[dice.below(operators.len())]),
+        _ => node
+            .op_type
+            .clone_from(&operators[dice.below(operators.len())]),
     }
 }
 

@@ -9,12 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use tidegate_graph::{Graph, GraphError, GraphLimits};
 
 use super::{ErrorCode, HostError};
 use crate::runnable::RunnableGraph;
 use crate::sandbox::Terms;
-use crate::vet::Vetter;
+use crate::vet::{PlanVetter, Vetter};
 
 /// Most parts in which a guest hands over a graph. ONNX comes in one, OpenVINO's format in two.
 pub(crate) const PARTS_MAX: usize = 16;
@@ -148,8 +149,12 @@ fn read(brought: &Arc<Brought>, onnx: &[u8]) -> Result<HostGraph, HostError> {
             HostError::new(ErrorCode::RuntimeError, message)
         })?;
     }
-    let graph = Graph::read(onnx, brought.limits)
+    let mut graph = Graph::read(onnx, brought.limits)
         .map_err(|error| HostError::new(code(&error), format!("cannot use the graph: {error}")))?;
+    if let Some(vetter) = &brought.vetter {
+        let onnx = Bytes::copy_from_slice(onnx);
+        graph = PlanVetter::watch(vetter, graph, onnx, brought.limits);
+    }
     Ok(HostGraph {
         graph: RunnableGraph::Host(Arc::new(graph)),
         _charge: Some(Arc::new(charge)),

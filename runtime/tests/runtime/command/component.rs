@@ -1,10 +1,10 @@
 //! Components that are commands, with `wasi:nn`.
 
-use tidegate_runtime::command::{CommandError, Options, run};
+use tidegate_runtime::command::{CommandError, Options};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
-use super::{brought, ended, options};
+use super::{brought, ended, options, run};
 use crate::fixture::NN_WIT;
 
 const WIT: &str = "

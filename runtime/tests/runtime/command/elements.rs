@@ -1,9 +1,9 @@
 //! Tensors under the numbers that their element types have had.
 
-use tidegate_runtime::command::{Options, run};
+use tidegate_runtime::command::Options;
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::{ended, escaped, program};
+use super::{ended, escaped, program, run};
 use crate::fixture::{node, onnx, value};
 
 /// Passes two elements under a number through the identity of a type, and gives the exit status: 0 if

@@ -1,8 +1,8 @@
 //! Programs that pass what they should not: nothing traps, and the good call after it still works.
 
-use tidegate_runtime::command::{Options, run};
+use tidegate_runtime::command::Options;
 
-use super::{ANSWERS, READY, brought, ended, options, program, status};
+use super::{ANSWERS, READY, brought, ended, options, program, run, status};
 
 /// Beyond the two pages of memory: just so, far, and where the sum of place and length overflows.
 const NOWHERE: [&str; 6] = ["131072", "131069", "0x7fffffff", "-4", "-1", "0x80000000"];

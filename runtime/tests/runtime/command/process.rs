@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate_runtime::command::{CommandError, Folder, InvokeError, Options, run};
+use tidegate_runtime::command::{CommandError, Folder, InvokeError, Options};
 
-use super::{ended, options, program};
+use super::{ended, options, program, run};
 use crate::fixture::{identity, packed};
 
 /// A module of these items, without imports of graphs.
