@@ -93,6 +93,21 @@ fn check_graph(graph: &GraphProto, depth: usize, counted: &mut usize) -> Result<
         return Err(GraphError::Operators { operators: unknown });
     }
     graph.node.iter().try_for_each(check_axes)?;
+    // The engine makes lists as long as this says before it looks at anything else.
+    let scans = graph.node.iter().filter(|node| node.op_type == "Scan");
+    for node in scans {
+        let scanned = node
+            .attribute
+            .iter()
+            .find(|found| found.name == "num_scan_inputs");
+        let scanned = scanned.map_or(0, |found| found.i);
+        if usize::try_from(scanned).map_or(true, |scanned| scanned > node.input.len()) {
+            let (name, inputs) = (shorten_name(&node.name), node.input.len());
+            return Err(GraphError::Malformed {
+                reason: format!("Scan {name:?} scans {scanned} of its {inputs} inputs"),
+            });
+        }
+    }
     for attribute in graph.node.iter().flat_map(|node| &node.attribute) {
         for inner in attribute.g.iter().chain(&attribute.graphs) {
             check_graph(inner, depth + 1, counted)?;

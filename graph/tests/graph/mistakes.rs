@@ -3,6 +3,7 @@
 
 use tidegate_graph::{GraphError, RunError};
 use tidegate_inference::Dtype;
+use tract_onnx::pb::GraphProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
 use crate::case::{Case, Refused, tensor};
@@ -236,4 +237,18 @@ fn nothing_to_choose_from() {
         .floats(&[0])
         .constant(&[4, 0])
         .must_be_refused(told);
+}
+
+#[test]
+fn a_scan_of_more_inputs_than_there_are() {
+    let scan = |inputs| {
+        let scan = Case::new("Scan")
+            .floats(&[2])
+            .int("num_scan_inputs", inputs);
+        scan.graph("body", &GraphProto::default())
+    };
+    for inputs in [2, -1, 1 << 40, i64::MAX] {
+        let told = format!("scans {inputs} of its 1 inputs");
+        scan(inputs).must_be_refused(&told);
+    }
 }
