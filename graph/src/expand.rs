@@ -48,6 +48,7 @@ fn expansion(node: &NodeProto, opset: i64) -> Option<Expansion> {
         "SoftmaxCrossEntropyLoss" => Some(loss::softmax_cross_entropy),
         "Celu" => Some(arrange::celu),
         "Compress" => Some(arrange::compress),
+        "DFT" if arrange::has_length(node) => Some(arrange::transform_of_length),
         "Pad" if node.input.len() > 2 => Some(|node, writer| {
             arrange::with_scalars(node, writer, &[2]);
             Ok(())

@@ -160,3 +160,37 @@ pub(super) fn channel_relu(node: &NodeProto, writer: &mut Writer) -> Result<(), 
     writer.node_to("PRelu", &[values, &slopes], vec![], output);
     Ok(())
 }
+
+/// Whether a transform takes a length of its own, and gives as many elements.
+pub(super) fn has_length(node: &NodeProto) -> bool {
+    let is_set = |name: &str| {
+        let mut found = node.attribute.iter().filter(|found| found.name == name);
+        found.any(|found| found.i != 0)
+    };
+    node.input.get(1).is_some_and(|name| !name.is_empty())
+        && !(is_set("inverse") && is_set("onesided"))
+}
+
+/// `DFT` of a length: that of as many elements, the last of them cut off or zero. The engine takes the
+/// length without a word where it differs from what is there.
+pub(super) fn transform_of_length(node: &NodeProto, writer: &mut Writer) -> Result<(), GraphError> {
+    let mut plain = node.clone();
+    let named = plain.attribute.iter().find(|found| found.name == "axis");
+    let axis = match (plain.input.get(2), named) {
+        (Some(axis), _) => writer.reshape(axis, &[1]),
+        (None, Some(axis)) => writer.integers(&[axis.i]),
+        (None, None) if writer.opset() < 20 => writer.integers(&[1]),
+        (None, None) => writer.integers(&[-2]),
+    };
+    let length = writer.reshape(&plain.input[1], &[1]);
+    let first = writer.integers(&[0]);
+    let pads = writer.node("Concat", &[&first, &length], vec![integer("axis", 0)]);
+    let padded = writer.node("Pad", &[&plain.input[0], &pads, "", &axis], vec![]);
+    plain.input[0] = writer.node("Slice", &[&padded, &first, &length, &axis], vec![]);
+    plain.input[1].clear();
+    while plain.input.last().is_some_and(String::is_empty) {
+        plain.input.pop();
+    }
+    writer.push(plain);
+    Ok(())
+}

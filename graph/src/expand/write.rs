@@ -29,6 +29,10 @@ impl Writer {
         self.nodes
     }
 
+    pub(super) fn opset(&self) -> i64 {
+        self.opset
+    }
+
     fn name(&mut self) -> String {
         self.names += 1;
         format!("{}/tidegate.{}", self.prefix, self.names)
