@@ -112,7 +112,8 @@ fn operands(operator: &str) -> &'static [usize] {
         "MaxUnpool" => &[2],
         // Lengths of sequences, which the engine takes only where all are whole.
         "GRU" | "LSTM" | "RNN" => &[4],
-        "OneHot" | "Col2Im" | "DFT" | "Dropout" => &[1, 2],
+        "OneHot" => &[1],
+        "Col2Im" | "DFT" | "Dropout" => &[1, 2],
         "Loop" => &[0, 1],
         "Range" => &[0, 1, 2],
         "Resize" | "Pad" | "STFT" => &[1, 2, 3],

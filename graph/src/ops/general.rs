@@ -15,6 +15,7 @@ mod linear;
 mod linear_attention;
 mod loops;
 mod ngrams;
+mod one_hot;
 mod own;
 mod pooling;
 mod real;
@@ -41,6 +42,7 @@ pub(super) fn register(operators: &mut OnnxOpRegister) {
     operators.insert("Loop", loops::repeat);
     operators.insert("LpPool", pooling::lp_pool);
     operators.insert("MaxUnpool", pooling::max_unpool);
+    operators.insert("OneHot", one_hot::one_hot);
     operators.insert("RegexFullMatch", strings::regex_full_match);
     operators.insert("ReverseSequence", copies::reverse_sequence);
     operators.insert("RoiAlign", regions::roi_align);

@@ -461,6 +461,9 @@ fn places_and_lengths() {
             .floats(&[2, 3])
             .scalar(1),
     );
+    let hot = || Case::new("OneHot").int("axis", 1).integers(&[2], &[-1, 7]);
+    check(&hot().constant(&[3]).floats(&[2]));
+    check(&hot().integers(&[], &[3]).floats(&[2]));
     check(&Case::new("Det").floats(&[2, 3, 3]));
     check(&Case::new("BitCast").int("to", 6).floats(&[2, 3]));
 }
