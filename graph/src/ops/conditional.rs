@@ -4,6 +4,7 @@
 //! that is not taken is then often one that does not fit: it must not be inferred, and need not be kept.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use tract_onnx::model::{OnnxOpRegister, ParseResult, ParsingContext};
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
@@ -12,6 +13,8 @@ use tract_onnx::tract_core::ops::logic::IfThenElse;
 use tract_onnx::tract_hir::internal::*;
 
 use crate::bounded;
+use crate::optimise::optimise;
+use crate::steps::Steps;
 
 pub(super) fn register(operators: &mut OnnxOpRegister) {
     operators.insert("If", parse);
@@ -188,13 +191,14 @@ impl InferenceOp for If {
             let (mut then, mut otherwise) = (self.then.clone(), self.otherwise.clone());
             then.infer(&mut given)?;
             otherwise.infer(&mut given)?;
-            let op = IfThenElse {
+            let bodies = IfThenElse {
                 then_body: then.body.into_typed()?,
                 else_body: otherwise.body.into_typed()?,
                 then_input_mapping: then.inputs,
                 else_input_mapping: otherwise.inputs,
             };
-            return target.wire_node(&*node.name, op, &inputs);
+            let steps = Arc::default();
+            return target.wire_node(&*node.name, Chosen { bodies, steps }, &inputs);
         };
         let branch = if condition.cast_to_scalar::<bool>()? {
             &self.then
@@ -206,6 +210,74 @@ impl InferenceOp for If {
         branch.infer(&mut given)?;
         let outer: TVec<OutletId> = branch.inputs.iter().map(|at| inputs[*at]).collect();
         inline(branch.body.into_typed()?, &node.name, target, &outer)
+    }
+
+    as_op!();
+}
+
+/// An `If` whose branch only running can choose. The engine has one too, which runs a branch outside of
+/// the scope, and plans it anew each time.
+#[derive(Clone, Debug)]
+struct Chosen {
+    bodies: IfThenElse,
+    /// The branches as they are run, each from when it is first chosen.
+    steps: Arc<[OnceLock<Steps>; 2]>,
+}
+
+impl PartialEq for Chosen {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.steps, &other.steps)
+    }
+}
+
+impl Eq for Chosen {}
+
+impl Op for Chosen {
+    fn name(&self) -> StaticName {
+        "If".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Chosen {
+    fn eval(&self, _context: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let bodies = &self.bodies;
+        let (body, mapping, steps) = if inputs[0].cast_to_scalar::<bool>()? {
+            (
+                &bodies.then_body,
+                &bodies.then_input_mapping,
+                &self.steps[0],
+            )
+        } else {
+            (
+                &bodies.else_body,
+                &bodies.else_input_mapping,
+                &self.steps[1],
+            )
+        };
+        let inputs = mapping.iter().map(|at| inputs[*at].clone()).collect();
+        if let Some(steps) = steps.get() {
+            return steps.run(inputs);
+        }
+        let made = Steps::new(optimise(body.clone())?)?;
+        steps.get_or_init(|| made).run(inputs)
+    }
+
+    not_out_of_plan!();
+}
+
+impl TypedOp for Chosen {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        self.bodies.output_facts(inputs)
+    }
+
+    fn declutter(
+        &self,
+        model: &TypedModel,
+        node: &TypedNode,
+    ) -> TractResult<Option<TypedModelPatch>> {
+        self.bodies.declutter(model, node)
     }
 
     as_op!();

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidegate_graph::{GraphError, PlanKey, RunError, VetPlan};
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
 
 use crate::case::{Case, Refused, Stopped, TENSOR_BYTES_MAX, value};
 
@@ -167,4 +168,54 @@ fn a_plan_for_shapes_of_a_request_is_looked_at_first() {
         }
     }
     assert_eq!(forbidden.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_a_branch_makes_is_counted() {
+    let number = |name: &str, i: i64| AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Int.into(),
+        i,
+        ..AttributeProto::default()
+    };
+    let largest = |of: &str, output: &str| NodeProto {
+        attribute: vec![number("keepdims", 0)],
+        ..node("ReduceMax", &[of], output)
+    };
+    // The square of as many elements as are not zero, and of that one number.
+    let branch = |operator: &str| GraphProto {
+        node: vec![
+            node("NonZero", &["in_0"], &format!("{operator} row")),
+            node(
+                "Transpose",
+                &[&format!("{operator} row")],
+                &format!("{operator} column"),
+            ),
+            node(
+                operator,
+                &[&format!("{operator} row"), &format!("{operator} column")],
+                &format!("{operator} square"),
+            ),
+            largest(&format!("{operator} square"), operator),
+        ],
+        output: vec![ValueInfoProto {
+            name: operator.to_owned(),
+            ..ValueInfoProto::default()
+        }],
+        ..GraphProto::default()
+    };
+    let square = |elements: usize| {
+        let mut case = Case::new("If").floats(&[elements]);
+        let mut condition = node("Cast", &["largest"], "condition");
+        condition.attribute = vec![number("to", i64::from(i32::from(DataType::Bool)))];
+        case.graph.node = vec![largest("in_0", "largest"), condition];
+        case.node.input = vec!["condition".to_owned()];
+        case.graph("then_branch", &branch("Mul"))
+            .graph("else_branch", &branch("Sub"))
+    };
+    square(100).run().unwrap();
+    match square(2000).outcome() {
+        Err(Refused::Run(RunError::TooLarge(GraphError::NodeTooLarge { .. }))) => {}
+        other => panic!("{:?}", other.map(|_| "it runs")),
+    }
 }
