@@ -87,9 +87,9 @@ impl Model {
     ///
     /// The inputs are checked against the manifest and passed in its order; the outputs come back so.
     /// The run ends soon after `budget` does: guest code within some milliseconds, a graph when the
-    /// node that it is in ends. A graph with free axes is prepared on this thread for each set of
-    /// input shapes that is not among the last `Limits::plans_max`; that takes as long as loading the
-    /// graph did, or until the budget ends. Fails as
+    /// node that it is in ends. A graph with free axes is prepared for each set of input shapes
+    /// that is not among the last `Limits::plans_max`, which takes as long as loading the graph did; the
+    /// run waits for that until the budget ends. Fails as
     /// - `Invalid` if an input does not fit, its shape or a value suits no run of the graph, or the guest
     ///   says that it is wrong;
     /// - `TooLarge` if the inputs are above what an instance may hold, or make a tensor inside a graph

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tidegate_graph::{GraphError, PlanKey, RunError, VetPlan};
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::type_proto::Value as Kind;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
 
 use crate::case::{Case, Refused, Stopped, TENSOR_BYTES_MAX, value};
@@ -134,6 +135,23 @@ fn a_loop_ends_with_the_time() {
     assert!(graph.run(&inputs, || Ok::<(), Stopped>(())).is_ok());
 }
 
+#[test]
+fn a_plan_is_made_for_the_next_when_the_time_is_over() {
+    let mut case = holding(1000, 2);
+    let kind = case.graph.input[0].r#type.as_mut().unwrap();
+    let Some(Kind::TensorType(tensor)) = &mut kind.value else {
+        panic!("it is a tensor");
+    };
+    tensor.shape.as_mut().unwrap().dim[0].value = None;
+    let (graph, inputs) = case.read().unwrap();
+    // Time enough to begin, and not to make it: nothing is asked of a request before each node of it.
+    let (check, asked) = after(3);
+    let stopped = graph.run(&inputs, check);
+    assert!(matches!(stopped, Err(RunError::Stopped(Stopped))));
+    assert!(asked.load(Ordering::Relaxed) < 10);
+    assert!(graph.run(&inputs, || Ok::<(), Stopped>(())).is_ok());
+}
+
 /// A plan that must not be made, and how often it was looked at.
 #[derive(Debug, Default)]
 struct Forbidden(AtomicUsize);
@@ -149,7 +167,6 @@ impl VetPlan for Forbidden {
 
 #[test]
 fn a_plan_for_shapes_of_a_request_is_looked_at_first() {
-    use tract_onnx::pb::type_proto::Value as Kind;
     let mut case = holding(2, 2);
     let kind = case.graph.input[0].r#type.as_mut().unwrap();
     let Some(Kind::TensorType(tensor)) = &mut kind.value else {
