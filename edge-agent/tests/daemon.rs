@@ -164,7 +164,7 @@ fn a_signal_during_the_start_ends_it_well() {
     };
     while !waits() {
         assert_eq!(child.try_wait().unwrap(), None, "it waits for nobody");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     stop(&child, "-TERM");
     let output = child.wait_with_output().unwrap();

@@ -95,7 +95,7 @@ impl Steps {
             let outputs = NodeError::naming(&node.name, &node.op.name(), || {
                 eval(context, state, node, inputs)
             })?;
-            let made = outputs.iter().map(|output| bytes_of(output));
+            let made = outputs.iter().map(bytes_of);
             let bytes = made.fold(0_usize, usize::saturating_add);
             held.check(&node.name, bytes)?;
             self.count(&mut held, &mut sizes, node, bytes);

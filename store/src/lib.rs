@@ -17,4 +17,4 @@ mod whole;
 pub use error::FolderError;
 pub use folder::{FILES_MAX, Folder, Held, Limits, NAME_BYTES_MAX};
 pub use lock::WAIT_MAX;
-pub use whole::{open_regular, read_regular, write_whole, write_whole_unsynced};
+pub use whole::{open_regular, read_at_most, read_regular, write_whole, write_whole_unsynced};

@@ -30,11 +30,18 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 
 /// The bytes of a regular file, which must not have more than `bytes_max`.
 pub fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    read_at_most(open_regular(path)?, bytes_max)
+}
+
+/// The bytes of an open file, which must not have more than `bytes_max`. Of one that says so beforehand
+/// none is read.
+pub fn read_at_most(file: File, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let len = file.metadata()?.len();
     let mut bytes = Vec::new();
-    open_regular(path)?
-        .take(bytes_max as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() > bytes_max {
+    if len <= bytes_max as u64 {
+        file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    }
+    if len > bytes_max as u64 || bytes.len() > bytes_max {
         let message = format!("it has more than {bytes_max} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }

@@ -94,7 +94,7 @@ fn a_signal_during_the_start_ends_it_well() {
     };
     while !waits() {
         assert_eq!(relay.0.try_wait().unwrap(), None, "it waits for nobody");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     let id = relay.0.id().to_string();
     let sent = Command::new("kill").args(["-TERM", &id]).status();

@@ -3,7 +3,7 @@
 //! A new version is best put in place by a rename, so that no half of it is ever seen; one that is
 //! written in place and seen too early is refused as a module and looked at again when it has changed.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -66,13 +66,7 @@ fn read(path: &Path, seen: Option<Stamp>) -> io::Result<Option<(Bytes, Stamp)>> 
     if seen == Some(stamp) {
         return Ok(None);
     }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() > FILE_BYTES_MAX {
-        let message = format!("it has more than {FILE_BYTES_MAX} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
-    }
+    let bytes = tidegate_store::read_at_most(file, FILE_BYTES_MAX)?;
     Ok(Some((bytes.into(), stamp)))
 }
 

@@ -180,7 +180,7 @@ impl Case {
             name: name.clone(),
             dims: tensor.shape().iter().map(extent).collect(),
             data_type: data_type.into(),
-            raw_data: tensor.data().to_vec().into(),
+            raw_data: tensor.data().to_vec(),
             ..TensorProto::default()
         });
         self.node.input.push(name);

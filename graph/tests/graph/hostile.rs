@@ -168,7 +168,7 @@ fn bent_operands(good: &Case) -> Vec<(String, Case)> {
         for number in NUMBERS {
             let mut case = good.clone();
             let count = constant.raw_data.len() / 8;
-            case.graph.initializer[at].raw_data = number.to_le_bytes().repeat(count).into();
+            case.graph.initializer[at].raw_data = number.to_le_bytes().repeat(count);
             bent.push((format!("constant {at} of {number}"), case));
         }
         let mut case = good.clone();
@@ -213,7 +213,7 @@ fn bent_attributes(good: &Case) -> Vec<(String, Case)> {
         });
         bend(at, "of no text".to_owned(), &|attribute| {
             attribute.s = "nonsense".into();
-            attribute.strings = vec![vec![0xff].into(); attribute.strings.len()];
+            attribute.strings = vec![vec![0xff]; attribute.strings.len()];
         });
         for number in NUMBERS {
             bend(at, format!("of {number}"), &|attribute| {

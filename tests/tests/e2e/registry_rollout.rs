@@ -211,7 +211,7 @@ async fn a_private_registry_is_trusted_by_the_authority_that_the_configuration_n
     let refused = market
         .site
         .try_agent(&format!("{}{ca}", config(&reference, "")));
-    let log = refused.err().expect("there is no such file").log;
+    let log = refused.expect_err("there is no such file").log;
     assert!(log.contains("none.pem"), "{log}");
 }
 
