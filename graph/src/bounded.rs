@@ -186,7 +186,15 @@ impl InferenceOp for Bounded {
         mapping: &HashMap<OutletId, OutletId>,
     ) -> TractResult<TVec<OutletId>> {
         scope::check()?;
-        let inputs: TVec<OutletId> = node.inputs.iter().map(|input| mapping[input]).collect();
+        let inputs: Option<TVec<OutletId>> = node
+            .inputs
+            .iter()
+            .map(|input| mapping.get(input).copied())
+            .collect();
+        let Some(inputs) = inputs else {
+            let name = shorten_name(&self.node.name);
+            bail!("node {name:?} takes what only a node after it makes");
+        };
         let checked = operands::checked(&self.demands, &self.node, target, &inputs)?;
         let mapping = node.inputs.iter().copied().zip(checked).collect();
         NodeError::naming(&self.node.name, &self.node.operator, || {

@@ -1,10 +1,14 @@
 //! Modules that are broken or mean harm: they fail alone.
 
+use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_tests::models::{Behaviour, doubled, doubler, doubler_request, echo_request};
+use tidegate_tests::models::{
+    Behaviour, doubled, doubler, doubler_request, echo_manifest, echo_request, guest, in_version,
+};
 use tidegate_tests::site::Site;
+use tidegate_tests::wait::eventually;
 
 #[tokio::test]
 async fn a_guest_that_misbehaves_fails_alone() {
@@ -126,5 +130,68 @@ fn a_module_that_is_cut_off_or_altered_is_refused_by_its_path() {
             .unwrap_err();
         assert_eq!(ended.status.code(), Some(1), "{name}: {}", ended.log);
         assert!(ended.log.contains(name), "{}", ended.log);
+    }
+}
+
+#[tokio::test]
+async fn a_module_of_a_hundred_thousand_functions_is_made_beside_requests() {
+    let site = Site::new();
+    site.pack_doubler();
+    site.must_pack_version(
+        "old",
+        "large",
+        "1.0.0",
+        Behaviour::EchoAfter(Duration::ZERO),
+    );
+    let functions: String = (0..100_000)
+        .map(|index| format!("(func (result i32) (i32.const {index}))"))
+        .collect();
+    let large = in_version(echo_manifest("large"), "2.0.0");
+    site.must_pack("new", &guest(None, "", &functions, ""), &large);
+    site.replace("large.wasm", "old.wasm");
+    let agent = site.agent(
+        "modules = ['doubler.wasm', 'large.wasm']\nslots = 2\nslo-ms = 20000\n\
+         [rollout]\npoll-s = 1\ncanary-s-max = 1\nwatch-s = 1\n",
+    );
+    site.replace("large.wasm", "new.wasm");
+    eventually("the new version", async || {
+        let neighbour = agent.http.infer("doubler", &doubler_request()).await;
+        assert_eq!(neighbour.unwrap().outputs(), doubled());
+        let answer = agent.http.infer("large", &echo_request("1", 1)).await;
+        let answer = answer.unwrap();
+        let _ = answer.outputs();
+        (answer.json()["model_version"] == "2.0.0").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_module_of_a_gibibyte_is_refused_and_the_old_one_serves() {
+    const GIBIBYTE: u64 = 1 << 30;
+    let site = Site::new();
+    site.pack_doubler();
+    let agent = site.agent("modules = ['doubler.wasm']\n[rollout]\npoll-s = 1\n");
+    for (len, says) in [
+        (GIBIBYTE, "no tidegate:manifest section"),
+        (GIBIBYTE + 1, "more than 1073741824 bytes"),
+    ] {
+        let file = std::fs::File::create(site.path("huge.wasm")).unwrap();
+        // A component of one section without a name, which is as long as is left; a hole in the file.
+        let mut rest = len - 14;
+        let mut head = b"\0asm\x0d\0\x01\0\0".to_vec();
+        for index in 0..5 {
+            let bits = u8::try_from(rest & 0x7f).unwrap();
+            head.push(if index < 4 { bits | 0x80 } else { bits });
+            rest >>= 7;
+        }
+        file.write_all_at(&head, 0).unwrap();
+        file.set_len(len).unwrap();
+        std::fs::rename(site.path("huge.wasm"), site.path("doubler.wasm")).unwrap();
+        eventually(says, async || {
+            let answer = agent.http.infer("doubler", &doubler_request()).await;
+            assert_eq!(answer.unwrap().outputs(), doubled());
+            agent.daemon.log().contains(says).then_some(())
+        })
+        .await;
     }
 }

@@ -1,6 +1,8 @@
 //! Versions from a real registry: signed, moved under a tag, refused, and there when the registry is not.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,8 +11,10 @@ use tidegate_tests::load::{Load, Offered, turn};
 use tidegate_tests::metrics::Page;
 use tidegate_tests::models::{Behaviour, doubler, doubler_request, echo_request};
 use tidegate_tests::site::{Agent, Site, free_port};
-use tidegate_tests::wait::eventually;
+use tidegate_tests::wait::{eventually, within_patience};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// What a run of the versions takes that are as they should be.
 const SERVICE: Behaviour = Behaviour::EchoAfter(Duration::from_millis(1));
@@ -245,16 +249,7 @@ async fn a_first_start_without_the_registry_serves_the_rest_and_catches_up() {
     assert!(answer.header("retry-after").is_some());
 
     let listener = TcpListener::bind(port).await.unwrap();
-    let to = market.registry.address();
-    let forwarder = tokio::spawn(async move {
-        loop {
-            let (mut near, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let mut far = TcpStream::connect(to).await.unwrap();
-                drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
-            });
-        }
-    });
+    let forwarder = tokio::spawn(forward(listener, market.registry.address(), None));
     ready(&agent).await;
     let answer = agent
         .http
@@ -263,4 +258,78 @@ async fn a_first_start_without_the_registry_serves_the_rest_and_catches_up() {
         .unwrap();
     assert_eq!(answer.json()["model_version"], "1.0.0");
     forwarder.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_moves_during_a_pull_changes_nothing_for_that_pull() {
+    let market = Market::new();
+    market.publish(&market.make("1.0.0", SERVICE, Some("author")));
+    market.make("2.0.0", SERVICE, Some("author"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = listener.local_addr().unwrap();
+    let gate = Arc::new(Gate::default());
+    let far = market.registry.address();
+    let forwarder = tokio::spawn(forward(listener, far, Some(Arc::clone(&gate))));
+    let agent = market.site.agent(&config(
+        &reference(near, "echo"),
+        "canary-s-max = 1\nwatch-s = 1\n",
+    ));
+    // The agent knows which version it wants, and asks for its bytes.
+    within_patience("a pull", gate.reached.notified()).await;
+    market.publish("echo-2.0.0.wasm");
+    gate.opened.notify_one();
+    ready(&agent).await;
+    let load = Load::begin(&agent.http, "echo", Duration::from_millis(4));
+    turned(&agent, "settled", 1.0).await;
+    let offered = load.end().await;
+    let seen: Vec<_> = offered.iter().map(Offered::version).collect();
+    assert_eq!(
+        seen.first().unwrap(),
+        "1.0.0",
+        "the version that was asked for"
+    );
+    assert_eq!(seen.last().unwrap(), "2.0.0");
+    let log = agent.daemon.log();
+    assert!(!log.contains("ERROR"), "{log}");
+    forwarder.abort();
+}
+
+/// Where a forwarder stops once, before it asks for bytes of a module.
+#[derive(Default)]
+struct Gate {
+    is_passed: AtomicBool,
+    reached: Notify,
+    opened: Notify,
+}
+
+/// Hands on every connection, and stops at the gate if there is one.
+async fn forward(listener: TcpListener, to: SocketAddr, gate: Option<Arc<Gate>>) {
+    loop {
+        let (near, _) = listener.accept().await.unwrap();
+        tokio::spawn(hand_on(near, to, gate.clone()));
+    }
+}
+
+async fn hand_on(mut near: TcpStream, to: SocketAddr, gate: Option<Arc<Gate>>) {
+    let mut far = TcpStream::connect(to).await.unwrap();
+    let (mut near_in, mut near_out) = near.split();
+    let (mut far_in, mut far_out) = far.split();
+    let asks = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = near_in.read(&mut buffer).await {
+            let asked = String::from_utf8_lossy(&buffer[..len]);
+            if let Some(gate) = &gate
+                && asked.contains("/blobs/")
+                && !gate.is_passed.swap(true, Ordering::Relaxed)
+            {
+                gate.reached.notify_one();
+                gate.opened.notified().await;
+            }
+            if far_out.write_all(&buffer[..len]).await.is_err() {
+                break;
+            }
+        }
+        let _ = far_out.shutdown().await;
+    };
+    let _ = tokio::join!(asks, tokio::io::copy(&mut far_in, &mut near_out));
 }
