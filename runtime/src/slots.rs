@@ -253,24 +253,21 @@ fn work(shared: &Shared) {
         } = job;
         let began = *clock.0.get_or_init(Instant::now);
         let cpu_began = thread_cpu_time();
+        let result = contain(|| model.infer(inputs, &budget));
+        let is_wasted = matches!(&result, Err(failure) if is_wasted(failure.kind));
         // Whoever drops its `Running` never sees the answer, so only the slots' stop cancels a job
         // that is still waited for.
-        let result = contain(|| model.infer(inputs, &budget)).map_err(|failure| {
-            match failure.kind == FailureKind::Cancelled {
-                true => stopping(),
-                false => failure,
-            }
+        let result = result.map_err(|failure| match failure.kind == FailureKind::Cancelled {
+            true => stopping(),
+            false => failure,
         });
+        let service = began.elapsed();
         let completed = result.map(|outputs| Completed {
             outputs,
             queue: began.saturating_duration_since(submitted),
-            service: began.elapsed(),
+            service,
             cpu: thread_cpu_time().saturating_sub(cpu_began),
         });
-        let (service, is_wasted) = match &completed {
-            Ok(completed) => (completed.service, false),
-            Err(failure) => (began.elapsed(), is_wasted(failure.kind)),
-        };
         drop(model);
         shared.lock().finish(id, service, is_wasted);
         // A slot that was kept free may now be for a job that waits.

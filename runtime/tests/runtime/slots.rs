@@ -164,15 +164,22 @@ async fn a_model_that_never_answers_leaves_a_slot_to_one_that_does() {
         .unwrap()
         .await
         .unwrap();
-    let loops: Vec<_> = (0..4)
-        .map(|_| submit(&slots, &looping, Priority::Normal).unwrap())
-        .collect();
-    // One of them runs; the others have half of the queue, and no slot although one is free.
     let two_slots = |busy, queued| SlotLoad {
         slots: 2,
         busy,
         queued,
     };
+    // Callers that go away did not get an answer either.
+    for _ in 0..4 {
+        let left = submit(&slots, &looping, Priority::Normal).unwrap();
+        until(&slots, two_slots(1, 0)).await;
+        drop(left);
+        until(&slots, two_slots(0, 0)).await;
+    }
+    let loops: Vec<_> = (0..4)
+        .map(|_| submit(&slots, &looping, Priority::Normal).unwrap())
+        .collect();
+    // One of them runs; the others have half of the queue, and no slot although one is free.
     until(&slots, two_slots(1, 3)).await;
     let fifth = submit(&slots, &looping, Priority::Normal).unwrap();
     let sixth = submit(&slots, &looping, Priority::High);

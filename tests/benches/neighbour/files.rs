@@ -138,7 +138,7 @@ pub(super) fn all(site: &Site) -> Vec<Bad> {
         ),
         bad(
             "module-of-1-gib",
-            "is not signed",
+            "no tidegate:manifest section",
             Variants::Sparse(1 << 30),
         ),
         bad(
