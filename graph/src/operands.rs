@@ -48,6 +48,8 @@ enum Kind {
     Window(Window),
     /// An axis of the first input that something is chosen from.
     Chosen(i64),
+    /// An axis of the first input: the engine counts up to it.
+    Axis(i64),
 }
 
 /// What is put around a tensor.
@@ -63,6 +65,7 @@ enum Padding {
 /// What is known of an operand.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
+    rank: Option<usize>,
     shape: Option<TVec<usize>>,
     value: Option<Arc<Tensor>>,
 }
@@ -70,7 +73,9 @@ pub(super) struct Known {
 impl Known {
     pub(super) fn inferred(fact: &InferenceFact) -> Self {
         let shape = fact.shape.concretize();
+        let rank = fact.shape.rank().concretize();
         Self {
+            rank: rank.and_then(|rank| usize::try_from(rank).ok()),
             shape: shape.and_then(|shape| extents(&shape)),
             value: fact.value.concretize(),
         }
@@ -78,6 +83,7 @@ impl Known {
 
     fn typed(fact: &TypedFact) -> Self {
         Self {
+            rank: Some(fact.rank()),
             shape: fact.shape.as_concrete().map(TVec::from),
             value: fact.konst.clone(),
         }
@@ -111,6 +117,7 @@ pub(super) fn of(node: &NodeProto) -> Vec<Demand> {
         "Reshape" => [demand(1, Kind::Shape(number("allowzero") != 0)), None],
         "Pad" => [demand(1, Kind::Pads(padding(node))), None],
         "ArgMax" | "ArgMin" => [demand(0, Kind::Chosen(number("axis"))), None],
+        "LayerNormalization" => [demand(0, Kind::Axis(number("axis"))), None],
         "Slice" => [demand(4, Kind::NotZero("a step")), None],
         "Range" => [demand(2, Kind::NotZero("the step")), None],
         "OneHot" => [demand(1, Kind::AtLeast(1, "the depth")), None],
@@ -131,6 +138,12 @@ pub(super) fn of(node: &NodeProto) -> Vec<Demand> {
         },
     };
     demands.into_iter().flatten().collect()
+}
+
+fn no_axis(axis: i64, rank: usize) -> Option<String> {
+    let rank = i64::try_from(rank).ok()?;
+    let is_one = (-rank..rank).contains(&axis);
+    (!is_one).then(|| format!("axis {axis} is not one of {rank}"))
 }
 
 fn padding(node: &NodeProto) -> Padding {
@@ -154,6 +167,10 @@ impl Demand {
             }
             (Kind::Chosen(axis), Some(data)) => return refuse(chosen_of_none(data, *axis)),
             _ => {}
+        }
+        if let Kind::Axis(axis) = self.kind {
+            let rank = operands.first().and_then(|known| known.rank);
+            return rank.map_or(Ok(None), |rank| refuse(no_axis(axis, rank)));
         }
         let Some(value) = operands
             .get(self.operand)
@@ -197,7 +214,7 @@ impl Demand {
             Kind::Pads(padding) => numbers(value).map_or(Ok(None), |pads| {
                 refuse(unpaddable(&pads, data.unwrap_or_default(), *padding))
             }),
-            Kind::Window(_) | Kind::Chosen(_) => Ok(None),
+            Kind::Window(_) | Kind::Chosen(_) | Kind::Axis(_) => Ok(None),
         }
     }
 
@@ -210,7 +227,8 @@ impl Demand {
             | Kind::Positive(_)
             | Kind::Divisor
             | Kind::Window(_)
-            | Kind::Chosen(_) => false,
+            | Kind::Chosen(_)
+            | Kind::Axis(_) => false,
         }
     }
 
@@ -218,7 +236,7 @@ impl Demand {
     fn is_of_values(&self, datum_type: DatumType) -> bool {
         match self.kind {
             Kind::Divisor => datum_type.is_integer(),
-            Kind::Window(_) | Kind::Chosen(_) => false,
+            Kind::Window(_) | Kind::Chosen(_) | Kind::Axis(_) => false,
             Kind::AtLeast(..)
             | Kind::NotZero(_)
             | Kind::Positive(_)

@@ -97,8 +97,7 @@ impl Plans {
         Ok(waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
-    /// Makes a plan on a thread that ends by itself.
-    #[cfg(not(target_family = "wasm"))]
+    /// Makes a plan on a thread that ends by itself; a guest has but one thread.
     fn begin(
         self: &Arc<Self>,
         key: PlanKey,
@@ -113,25 +112,10 @@ impl Plans {
                 plans.end(key, &awaited, made);
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("tidegate-plan".to_owned())
-            .stack_size(super::STACK_BYTES);
-        if let Err(error) = thread.spawn(making) {
+        if let Err(error) = on_a_thread(making) {
             let reason = error.to_string();
             self.end(key, &awaited, Err(GraphError::Thread { reason }));
         }
-    }
-
-    /// Makes a plan here: a guest has one thread, and its host contains its panics.
-    #[cfg(target_family = "wasm")]
-    fn begin(
-        self: &Arc<Self>,
-        key: PlanKey,
-        awaited: Awaited,
-        make: impl FnOnce(&PlanKey) -> Made + Send + 'static,
-    ) {
-        let made = make(&key);
-        self.end(key, &awaited, made);
     }
 
     fn end(&self, key: PlanKey, awaited: &Awaited, made: Made) {
@@ -152,6 +136,20 @@ impl Plans {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn on_a_thread(making: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let thread = std::thread::Builder::new()
+        .name("tidegate-plan".to_owned())
+        .stack_size(super::STACK_BYTES);
+    thread.spawn(making).map(drop)
+}
+
+#[cfg(target_family = "wasm")]
+fn on_a_thread(making: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    making();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -93,10 +93,13 @@ impl EvalOp for Checked {
             Some(data) => Some(data.shape().into()),
             None => self.shape.clone(),
         };
-        let data = Known { shape, value: None };
+        let data = Known {
+            shape,
+            ..Known::default()
+        };
         let operand = Known {
-            shape: None,
             value: Some(inputs[0].clone().into_arc_tensor()),
+            ..Known::default()
         };
         self.demand
             .check(&[data, operand])

@@ -252,3 +252,14 @@ fn a_scan_of_more_inputs_than_there_are() {
         scan(inputs).must_be_refused(&told);
     }
 }
+
+#[test]
+fn an_axis_that_the_input_does_not_have() {
+    for axis in [-3, 2, 9, 65, i64::MIN] {
+        let case = Case::new("LayerNormalization").floats(&[2, 3]).floats(&[3]);
+        let refusal = case.int("axis", axis).outcome().expect_err("it runs");
+        let text = refusal.to_string();
+        assert!(text.contains(&format!("{axis}")), "{text}");
+        assert!(matches!(refusal, Refused::Read(_)), "{refusal:?}");
+    }
+}
