@@ -120,6 +120,9 @@ impl InferenceOp for Bounded {
         }
         let node = self.node.clone();
         NodeError::naming(&node.name, &node.operator, || {
+            for input in &inputs {
+                self.check(input)?;
+            }
             if inputs.iter().all(|input| input.value.is_concrete()) {
                 let inferred =
                     self.inner
@@ -235,7 +238,7 @@ impl Bounded {
         let element = output.datum_type.concretize().map_or(1, |dt| dt.size_of());
         let bytes = shape
             .iter()
-            .map(|extent| extent.to_usize().unwrap_or(1))
+            .map(|extent| extent.to_usize().unwrap_or(1).max(1))
             .fold(element, usize::saturating_mul);
         let limit = scope::tensor_bytes_max();
         if bytes > limit {

@@ -167,12 +167,13 @@ fn check_sizes(model: &TypedModel, limit: usize) -> Result<(), GraphError> {
     Ok(())
 }
 
-/// Bytes of a tensor of this type and shape, `usize::MAX` if they cannot be counted.
+/// Bytes of a tensor of this type and shape, `usize::MAX` if they cannot be counted. An extent of zero counts
+/// as one: what goes over the other axes takes as long.
 pub(super) fn tensor_bytes(fact: &TypedFact, shape: &[usize]) -> usize {
     shape
         .iter()
         .try_fold(fact.datum_type.size_of(), |bytes, extent| {
-            bytes.checked_mul(*extent)
+            bytes.checked_mul((*extent).max(1))
         })
         .unwrap_or(usize::MAX)
 }

@@ -236,3 +236,15 @@ fn what_a_branch_makes_is_counted() {
         other => panic!("{:?}", other.map(|_| "it runs")),
     }
 }
+
+#[test]
+fn an_extent_of_zero_excuses_no_other() {
+    let extents = [3, 0, 1 << 31];
+    for operator in ["ReduceMax", "Neg", "Exp"] {
+        match Case::new(operator).floats(&extents).outcome() {
+            Err(Refused::Read(GraphError::NodeTooLarge { .. })) => {}
+            other => panic!("{operator}: {:?}", other.map(|_| "it runs")),
+        }
+    }
+    assert!(Case::new("Exp").floats(&[3, 0, 1 << 10]).run().is_ok());
+}
