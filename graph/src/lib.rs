@@ -27,6 +27,7 @@ mod plan;
 mod plans;
 mod run;
 mod scope;
+mod seal;
 mod sequences;
 mod steps;
 

@@ -10,7 +10,9 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
-use super::{GraphError, NODES_MAX, bf16, expand, functions, nibbles, sequences, shorten_name};
+use super::{
+    GraphError, NODES_MAX, bf16, expand, functions, nibbles, seal, sequences, shorten_name,
+};
 
 /// Deepest nesting of graphs in graphs: loops in conditions in loops, as exporters write them. What is inside
 /// is inferred several times for each time that what is around it is.
@@ -59,6 +61,7 @@ pub(super) fn normalise(proto: &mut ModelProto) -> Result<(), GraphError> {
     nibbles::widen(graph)?;
     sequences::unfold(graph, opset)?;
     expand::expand(graph, opset)?;
+    seal::seal(graph);
     check_names(graph)?;
     bf16::widen(graph);
     Ok(())
@@ -93,6 +96,7 @@ fn check_graph(graph: &GraphProto, depth: usize, counted: &mut usize) -> Result<
         return Err(GraphError::Operators { operators: unknown });
     }
     graph.node.iter().try_for_each(check_axes)?;
+    graph.node.iter().try_for_each(check_meaning)?;
     // The engine makes lists as long as this says before it looks at anything else.
     let scans = graph.node.iter().filter(|node| node.op_type == "Scan");
     for node in scans {
@@ -129,6 +133,34 @@ fn check_axes(node: &NodeProto) -> Result<(), GraphError> {
         }
     }
     Ok(())
+}
+
+/// Refuses what the engine would compute otherwise than ONNX says, without a word.
+fn check_meaning(node: &NodeProto) -> Result<(), GraphError> {
+    let text = |name: &str| {
+        let found = node.attribute.iter().find(|found| found.name == name);
+        found
+            .map(|found| String::from_utf8_lossy(&found.s))
+            .unwrap_or_default()
+    };
+    let limit = node.input.get(2);
+    let wrong = match node.op_type.as_str() {
+        "Einsum" if sums_alone(&text("equation")) => "a sum of one operand's axes to a number",
+        "NonMaxSuppression" if limit.is_none_or(String::is_empty) => "no limit of boxes, so none",
+        _ => return Ok(()),
+    };
+    let (node, operator) = (shorten_name(&node.name), shorten_name(&node.op_type));
+    let reason = format!("{operator} {node:?} has {wrong}, which is not implemented");
+    Err(GraphError::Malformed { reason })
+}
+
+/// Whether an equation gives a number, and an axis of its operands is in one of them alone.
+fn sums_alone(equation: &str) -> bool {
+    let Some(operands) = equation.trim_end().strip_suffix("->") else {
+        return false;
+    };
+    let mut letters = operands.chars().filter(char::is_ascii_alphabetic);
+    letters.any(|letter| operands.matches(letter).count() == 1)
 }
 
 fn is_known_domain(node: &NodeProto) -> bool {

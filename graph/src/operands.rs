@@ -117,6 +117,7 @@ pub(super) fn of(node: &NodeProto) -> Vec<Demand> {
         "Reshape" => [demand(1, Kind::Shape(number("allowzero") != 0)), None],
         "Pad" => [demand(1, Kind::Pads(padding(node))), None],
         "ArgMax" | "ArgMin" => [demand(0, Kind::Chosen(number("axis"))), None],
+        "NonMaxSuppression" => [demand(2, Kind::AtLeast(1, "the limit of boxes")), None],
         "LayerNormalization" => [demand(0, Kind::Axis(number("axis"))), None],
         "Slice" => [demand(4, Kind::NotZero("a step")), None],
         "Range" => [demand(2, Kind::NotZero("the step")), None],

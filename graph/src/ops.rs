@@ -9,6 +9,7 @@ mod ml;
 mod product;
 mod quantize;
 mod rounding;
+mod seal;
 mod size;
 
 use tract_onnx::model::OnnxOpRegister;
@@ -25,6 +26,7 @@ pub(crate) fn register(operators: &mut OnnxOpRegister) {
     size::register(operators);
     conditional::register(operators);
     rounding::register(operators);
+    seal::register(operators);
     ml::register(operators);
     general::register(operators);
 }

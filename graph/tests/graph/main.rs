@@ -6,4 +6,5 @@ mod bounds;
 mod case;
 mod hostile;
 mod mistakes;
+mod moved;
 mod operators;
