@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tidegate_registry::{MODULE_BYTES_MAX, ParseReferenceError, Reference, TransferError};
@@ -104,16 +104,18 @@ pub(crate) async fn run(args: Args) -> Result<(), PublishError> {
     writeln!(io::stdout(), "{pin}").map_err(PublishError::Print)
 }
 
-fn read(path: &PathBuf) -> Result<Bytes, PublishError> {
+fn read(path: &Path) -> Result<Bytes, PublishError> {
     let read_error = |source| PublishError::Read {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     };
-    let length = std::fs::metadata(path).map_err(read_error)?.len();
-    if length > MODULE_BYTES_MAX {
-        return Err(PublishError::TooLarge(path.clone()));
+    let file = tidegate_store::open_regular(path).map_err(read_error)?;
+    if file.metadata().map_err(read_error)?.len() > MODULE_BYTES_MAX {
+        return Err(PublishError::TooLarge(path.to_owned()));
     }
-    Ok(std::fs::read(path).map_err(read_error)?.into())
+    let bytes_max = usize::try_from(MODULE_BYTES_MAX).unwrap_or(usize::MAX);
+    let bytes = tidegate_store::read_at_most(file, bytes_max);
+    Ok(bytes.map_err(read_error)?.into())
 }
 
 /// What registries show of a module, as far as it says it itself. Other WebAssembly says nothing.

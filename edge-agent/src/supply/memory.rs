@@ -5,8 +5,8 @@
 //! the agent starts with, network or not; and the versions that were rolled back, which are not tried
 //! again (`rollouts.json`). The first is a promise: a file that cannot be read keeps the agent from
 //! starting, and where signatures are wanted, one that cannot be written does too, and later keeps new
-//! versions out. The others are conveniences: without them the agent takes what is there. What is no
-//! longer configured they forget.
+//! versions out. The others are conveniences: without them the agent takes what is there. They keep what is
+//! not configured now as well, which may come back, but not without end.
 //!
 //! Of a module file that proved itself a copy goes to the store, so that there is something to start with
 //! when the file itself is a version that was rolled back.
@@ -25,6 +25,9 @@ use tidegate_store::FolderError;
 
 /// Longest `rollouts.json`: every module of a configuration with every digest that it remembers, twice.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Modules that are remembered although they are not configured now.
+const OTHERS_MAX: usize = 256;
 
 /// Why something is not remembered.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +83,12 @@ impl Memory {
         let seen = folder.map(|folder| SeenVersions::open(folder.join("seen.json")));
         let rollouts = folder.map(|folder| folder.join("rollouts.json"));
         let mut by_source = rollouts.as_deref().map(recall).unwrap_or_default();
-        by_source.retain(|source, _| sources.contains(source));
+        let mut others = 0;
+        by_source.retain(|source, _| {
+            let is_configured = sources.contains(source);
+            others += usize::from(!is_configured);
+            is_configured || others <= OTHERS_MAX
+        });
         let kept = Kept {
             seen: seen.transpose()?,
             rollouts,
@@ -272,17 +280,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_configured_is_forgotten() {
+    fn what_is_not_configured_now_is_kept_but_not_without_end() {
         let folder = tempfile::tempdir().unwrap();
         let memory = open(folder.path()).unwrap();
-        memory.refused("gone.wasm", vec![digest(2)]).unwrap();
+        for at in 0..=OTHERS_MAX {
+            let refused = vec![digest(2)];
+            memory.refused(&format!("{at:04}.wasm"), refused).unwrap();
+        }
         memory.proved(SOURCE, digest(1), V1, None).unwrap();
         let memory = open(folder.path()).unwrap();
-        assert_eq!(memory.of("gone.wasm"), Remembered::default());
+        assert_eq!(memory.of("0000.wasm").refused, [digest(2)]);
+        let last = format!("{OTHERS_MAX:04}.wasm");
+        assert_eq!(memory.of(&last), Remembered::default());
         assert_eq!(memory.of(SOURCE).good, Some(digest(1)));
-        memory.refused(SOURCE, vec![digest(3)]).unwrap();
-        let written = std::fs::read_to_string(folder.path().join("rollouts.json")).unwrap();
-        assert!(!written.contains("gone.wasm"), "{written}");
     }
 
     #[test]

@@ -316,12 +316,16 @@ pub(crate) fn same_origin(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin()
 }
 
+/// Largest file of certificates: all that a system trusts are a fifth of it.
+const AUTHORITIES_BYTES_MAX: usize = 1 << 20;
+
 fn read_authorities(path: &Path) -> Result<Vec<Certificate>, TransferError> {
     let unusable = |reason: String| TransferError::Authorities {
         path: path.to_owned(),
         reason,
     };
-    let text = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let text = tidegate_store::read_regular(path, AUTHORITIES_BYTES_MAX)
+        .map_err(|error| unusable(error.to_string()))?;
     let certificates =
         Certificate::from_pem_bundle(&text).map_err(|error| unusable(error.to_string()))?;
     if certificates.is_empty() {

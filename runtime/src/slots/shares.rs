@@ -3,8 +3,8 @@
 //! Of the models that want a free slot the one with the fewest running jobs gets it, and of those the one
 //! that has had the least time: start-time fair queueing (Goyal, Vin and Cheng, 1996) with the time of a
 //! run as its cost, which is known only when it ends. A run cannot be taken off its slot before its
-//! deadline. So models that waste their runs, which end by a deadline or by a fault of the module more
-//! often than with an answer, leave one slot to those that do not, as long as there are any.
+//! deadline. So models that waste more of their time than not, in runs that end by a deadline or by a fault
+//! of the module, leave one slot to those that do not, as long as there are any.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,12 +17,8 @@ const MODELS_MAX: usize = 256;
 /// How long a model counts as one that wants slots after its last job came.
 const WANTS_FOR: Duration = Duration::from_secs(10);
 
-/// Weight of the latest run in the part of its runs that a model wastes.
-const LATEST: f64 = 0.125;
-
-/// Above this part a model wastes its runs. One that has never run is there until its first answer.
-const WASTED_MAX: f64 = 0.5;
-const WASTED_AT_FIRST: f64 = 0.55;
+/// How much time of its runs a model is judged by; what is older weighs less.
+const JUDGED_BY: f64 = 30.0;
 
 /// How jobs of one model stand to those of others: the least goes first.
 pub(super) type Rank = (usize, Duration);
@@ -30,15 +26,18 @@ pub(super) type Rank = (usize, Duration);
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     models: HashMap<Digest, Share>,
+    /// The served time of the model that began last, which never falls: where those begin that come.
+    clock: Duration,
 }
 
 #[derive(Debug)]
 struct Share {
     waiting: usize,
     running: usize,
-    /// Time that its runs took, counted from what the least served model had when it came.
+    /// Time that its runs took, counted from the clock when it came.
     served: Duration,
-    /// The part of its runs that gave no answer, the latest ones weighing most.
+    /// Seconds of its runs that gave an answer, and of those that gave none.
+    used: f64,
     wasted: f64,
     /// When its last job came.
     seen: Instant,
@@ -49,29 +48,29 @@ impl Share {
         self.waiting + self.running == 0
     }
 
+    /// Whether more of its time is wasted than not; so is that of one that never answered.
     fn wastes(&self) -> bool {
-        self.wasted > WASTED_MAX
+        self.wasted >= self.used
     }
 }
 
 impl Shares {
     /// A job waits from now on.
     pub(super) fn joined(&mut self, model: Digest, now: Instant) {
-        let active = self.models.values().filter(|share| !share.is_idle());
-        let least = active.map(|share| share.served).min().unwrap_or_default();
         if self.models.len() >= MODELS_MAX && !self.models.contains_key(&model) {
             self.forget_oldest();
         }
         let share = self.models.entry(model).or_insert(Share {
             waiting: 0,
             running: 0,
-            served: least,
-            wasted: WASTED_AT_FIRST,
+            served: self.clock,
+            used: 0.0,
+            wasted: 0.0,
             seen: now,
         });
         if share.is_idle() {
             // Time in which it wanted nothing is not owed to it.
-            share.served = share.served.max(least);
+            share.served = share.served.max(self.clock);
         }
         share.waiting += 1;
         share.seen = now;
@@ -89,6 +88,7 @@ impl Shares {
         if let Some(share) = self.models.get_mut(&model) {
             share.waiting -= 1;
             share.running += 1;
+            self.clock = self.clock.max(share.served);
         }
     }
 
@@ -97,7 +97,14 @@ impl Shares {
         if let Some(share) = self.models.get_mut(&model) {
             share.running -= 1;
             share.served += service;
-            share.wasted += LATEST * (f64::from(u8::from(is_wasted)) - share.wasted);
+            let sum = match is_wasted {
+                true => &mut share.wasted,
+                false => &mut share.used,
+            };
+            *sum += service.as_secs_f64();
+            let faded = (JUDGED_BY / (share.used + share.wasted)).min(1.0);
+            share.used *= faded;
+            share.wasted *= faded;
         }
     }
 
@@ -180,16 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_rested_is_owed_nothing() {
+    fn who_rested_or_comes_is_owed_nothing() {
         let mut shares = Shares::default();
         let now = Instant::now();
         run(&mut shares, 1, SECOND, false);
         for _ in 0..100 {
             run(&mut shares, 2, SECOND, false);
         }
-        shares.joined(model(2), now);
-        shares.joined(model(1), now);
-        assert_eq!(shares.rank(model(1)), shares.rank(model(2)));
+        for byte in [1, 2, 3] {
+            shares.joined(model(byte), now);
+        }
+        // The last run of the second model, whose time is known only when it ended, is all that it had more.
+        assert_eq!(shares.rank(model(1)), shares.rank(model(3)));
+        assert_eq!(shares.rank(model(2)).1, shares.rank(model(3)).1 + SECOND);
     }
 
     #[test]
