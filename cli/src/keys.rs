@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use tidegate_registry::signature::{KEY_FILE_BYTES_MAX, KeyError, PublicKey, SecretKey};
 
-use crate::regular_file::regular_file;
-
 /// Why an argument is no key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadKeyError {
@@ -50,7 +48,7 @@ pub(crate) fn secret(path: &Path) -> Result<SecretKey, ReadKeyError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ReadKeyError> {
-    regular_file(path, KEY_FILE_BYTES_MAX).map_err(|source| ReadKeyError::Read {
+    tidegate_store::read_regular(path, KEY_FILE_BYTES_MAX).map_err(|source| ReadKeyError::Read {
         path: path.to_owned(),
         source,
     })

@@ -19,7 +19,6 @@ mod pack;
 mod publish;
 mod pull;
 mod registry;
-mod regular_file;
 mod relay;
 mod run;
 mod samples;

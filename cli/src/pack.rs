@@ -25,7 +25,6 @@ use tidegate_runtime::{LoadError, Model, Runtime, StartError, VetError};
 use self::paths::{is_same_file, name_from};
 use crate::engine;
 use crate::registry::tell;
-use crate::regular_file::regular_file;
 use crate::samples::{self, ReadSamplesError};
 
 /// Version of a module for which nobody chose.
@@ -377,9 +376,10 @@ fn manifest(args: &Args, onnx: &[u8]) -> Result<Manifest, PackError> {
 }
 
 fn read(path: &Path) -> Result<Bytes, PackError> {
-    let bytes = regular_file(path, FILE_BYTES_MAX).map_err(|source| PackError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes =
+        tidegate_store::read_regular(path, FILE_BYTES_MAX).map_err(|source| PackError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
     Ok(bytes.into())
 }

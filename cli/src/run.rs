@@ -15,7 +15,6 @@ use tidegate_runtime::command::{
 };
 use tidegate_runtime::module::FILE_BYTES_MAX;
 
-use crate::regular_file::regular_file;
 use crate::span;
 
 /// Most memory that a program can address: 4 GiB.
@@ -169,7 +168,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 fn read(path: &Path) -> Result<Bytes, RunError> {
-    regular_file(path, FILE_BYTES_MAX)
+    tidegate_store::read_regular(path, FILE_BYTES_MAX)
         .map(Bytes::from)
         .map_err(|source| RunError::Read {
             path: path.to_owned(),

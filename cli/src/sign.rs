@@ -9,7 +9,6 @@ use tidegate_registry::signature::{
 use tidegate_runtime::module::FILE_BYTES_MAX;
 
 use crate::keys::{self, ReadKeyError};
-use crate::regular_file::regular_file;
 
 /// Sign a module: every part of it, beside the signatures that are there.
 ///
@@ -111,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<(), SignModuleError> {
 }
 
 fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, SignModuleError> {
-    regular_file(path, bytes_max).map_err(|source| SignModuleError::Read {
+    tidegate_store::read_regular(path, bytes_max).map_err(|source| SignModuleError::Read {
         path: path.to_owned(),
         source,
     })

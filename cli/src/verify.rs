@@ -7,7 +7,6 @@ use tidegate_registry::signature::{Part, Report, SIGNATURE_BYTES_MAX, VerifyErro
 use tidegate_runtime::module::FILE_BYTES_MAX;
 
 use crate::keys::{self, ReadKeyError};
-use crate::regular_file::regular_file;
 
 /// Verify who signed a module.
 ///
@@ -135,7 +134,7 @@ pub(crate) fn describe_part(part: &Part) -> String {
 }
 
 fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, VerifyModuleError> {
-    regular_file(path, bytes_max).map_err(|source| VerifyModuleError::Read {
+    tidegate_store::read_regular(path, bytes_max).map_err(|source| VerifyModuleError::Read {
         path: path.to_owned(),
         source,
     })

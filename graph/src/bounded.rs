@@ -209,10 +209,7 @@ impl InferenceOp for Bounded {
 impl Bounded {
     /// Refuses to split an axis into parts that are not all of it: the engine would drop the rest.
     fn check_split(&self, whole: &InferenceFact, parts: &[InferenceFact]) -> TractResult<()> {
-        let extents = |fact: &InferenceFact| -> Option<TVec<usize>> {
-            let shape = fact.shape.concretize()?;
-            shape.iter().map(|extent| extent.to_usize().ok()).collect()
-        };
+        let extents = |fact: &InferenceFact| operands::extents(&fact.shape.concretize()?);
         let Some(whole) = extents(whole) else {
             return Ok(());
         };

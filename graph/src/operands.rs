@@ -90,7 +90,7 @@ impl Known {
     }
 }
 
-fn extents<D: DimLike>(shape: &[D]) -> Option<TVec<usize>> {
+pub(super) fn extents<D: DimLike>(shape: &[D]) -> Option<TVec<usize>> {
     shape.iter().map(|extent| extent.to_usize().ok()).collect()
 }
 

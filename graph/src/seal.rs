@@ -3,25 +3,20 @@
 //! It takes a broadcast away before a product that sums over the axis that was made longer, and moves a
 //! slice with a step in front of what is computed over the same axis, a softmax for example.
 
-use std::collections::HashSet;
+use tract_onnx::pb::{GraphProto, NodeProto};
 
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+use super::sequences;
 
 /// The operator of a node through which nothing is moved.
 pub(crate) const OPERATOR: &str = "tidegate.Seal";
 
 /// Puts seals behind what makes an axis longer, and before what takes each so many of one.
 pub(super) fn seal(graph: &mut GraphProto) {
-    let contiguous: HashSet<String> = graph
-        .initializer
-        .iter()
-        .map(|tensor| (&tensor.name, tensor))
-        .chain(graph.node.iter().filter_map(constant))
-        .filter(|(_, tensor)| {
-            steps(tensor).is_some_and(|steps| steps.iter().all(|step| step.unsigned_abs() == 1))
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
+    let constants = sequences::constants(graph);
+    let is_contiguous = |steps: &String| {
+        let known = constants.get(steps);
+        known.is_some_and(|steps| steps.iter().all(|step| step.unsigned_abs() == 1))
+    };
     let mut nodes = Vec::with_capacity(graph.node.len());
     for mut node in std::mem::take(&mut graph.node) {
         for attribute in &mut node.attribute {
@@ -31,7 +26,7 @@ pub(super) fn seal(graph: &mut GraphProto) {
         }
         let has_step = |node: &NodeProto| {
             let steps = node.input.get(4).filter(|name| !name.is_empty());
-            steps.is_some_and(|steps| !contiguous.contains(steps))
+            steps.is_some_and(|steps| !is_contiguous(steps))
         };
         match node.op_type.as_str() {
             "Expand" | "Tile" if node.domain.is_empty() && node.output.len() == 1 => {
@@ -60,31 +55,5 @@ fn sealed(input: String, output: String) -> NodeProto {
         input: vec![input],
         output: vec![output],
         ..NodeProto::default()
-    }
-}
-
-fn constant(node: &NodeProto) -> Option<(&String, &TensorProto)> {
-    let is_constant = node.op_type == "Constant";
-    let value = node.attribute.iter().find(|found| found.name == "value");
-    let value = value.filter(|_| is_constant)?.t.as_ref()?;
-    Some((node.output.first()?, value))
-}
-
-/// The elements of a small tensor of integers.
-fn steps(tensor: &TensorProto) -> Option<Vec<i64>> {
-    let (words, rest) = tensor.raw_data.as_chunks::<8>();
-    match (tensor.data_type, tensor.raw_data.len()) {
-        (7, 0) => Some(tensor.int64_data.clone()),
-        (6, 0) => Some(
-            tensor
-                .int32_data
-                .iter()
-                .map(|step| i64::from(*step))
-                .collect(),
-        ),
-        (7, ..=64) if rest.is_empty() => {
-            Some(words.iter().map(|word| i64::from_le_bytes(*word)).collect())
-        }
-        _ => None,
     }
 }

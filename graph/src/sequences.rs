@@ -55,7 +55,7 @@ pub(super) fn unfold(graph: &mut GraphProto, opset: i64) -> Result<(), GraphErro
 }
 
 /// The integers that the file gives outright, by name.
-fn constants(graph: &GraphProto) -> HashMap<String, Vec<i64>> {
+pub(super) fn constants(graph: &GraphProto) -> HashMap<String, Vec<i64>> {
     let initializers = graph
         .initializer
         .iter()
